@@ -1,0 +1,1 @@
+"""Dynamic subset tuning for T5-family models."""

@@ -1,0 +1,1 @@
+"""What a run did: counts, overlaps, reports and plots."""

@@ -1,0 +1,128 @@
+"""Which parameters changed, counted from outside.
+
+Nothing here looks at a method's own masks or thresholds: two trees of
+parameters are compared bit by bit on the host.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dst_t5x.paths import named_leaves
+from dst_t5x.silos import Placement, Silos
+
+
+class Changes(NamedTuple):
+  """Counts of parameters whose bits differ.
+
+  Attributes:
+    total: number of parameters (count).
+    changed: those that differ (count).
+    per_silo: those that differ, by silo name (count).
+    overrun: by how much the worst silo exceeds its budget (count), at least 0.
+  """
+
+  total: int
+  changed: int
+  per_silo: dict[str, int]
+  overrun: int
+
+
+def changed_positions(seed: np.ndarray, tuned: np.ndarray) -> np.ndarray:
+  """Returns where the bits of two arrays differ.
+
+  Args:
+    seed: any shape, floating.
+    tuned: same shape and dtype.
+
+  Returns:
+    bool of that shape.
+
+  Raises:
+    ValueError: if shape or dtype differ.
+
+  Example:
+    >>> changed_positions(np.float32([0.0, 1.0]), np.float32([-0.0, 1.0]))
+    array([ True, False])
+  """
+  seed, tuned = np.ascontiguousarray(seed), np.ascontiguousarray(tuned)
+  if seed.shape != tuned.shape or seed.dtype != tuned.dtype:
+    raise ValueError(
+      f'cannot compare {seed.dtype}{seed.shape} with {tuned.dtype}{tuned.shape}'
+    )
+  bits = np.dtype(f'u{seed.dtype.itemsize}')
+  return np.atleast_1d(seed).view(bits).reshape(seed.shape) != np.atleast_1d(
+    tuned
+  ).view(bits).reshape(seed.shape)
+
+
+def count_changes(
+  seed: Any, tuned: Any, silos: Silos, budgets: tuple[int, ...]
+) -> Changes:
+  """Returns how many parameters of each silo differ from the seed.
+
+  Args:
+    seed: tree of host arrays.
+    tuned: the same tree after training.
+    silos: the partition.
+    budgets: k of every silo (count).
+
+  Returns:
+    The counts.
+
+  Raises:
+    ValueError: if the trees differ in names, shapes or dtypes.
+  """
+  before, after = named_leaves(seed), named_leaves(tuned)
+  if set(before) != set(after):
+    raise ValueError(
+      f'the trees differ in {sorted(set(before) ^ set(after))[:5]}'
+    )
+  counts = [0] * len(silos.names)
+  for path, placement in silos.placements.items():
+    where = changed_positions(np.asarray(before[path]), np.asarray(after[path]))
+    for silo, number in _by_silo(where, placement):
+      counts[silo] += number
+  return Changes(
+    total=sum(silos.sizes),
+    changed=sum(counts),
+    per_silo=dict(zip(silos.names, counts, strict=True)),
+    overrun=max(
+      0, *(c - k for c, k in zip(counts, budgets, strict=True))
+    ) if counts else 0,
+  )
+
+
+def share_per_module(
+  seed: Any, tuned: Any
+) -> Mapping[str, tuple[int, int]]:
+  """Returns changed and all parameters of every module, layers put together.
+
+  Args:
+    seed: tree of host arrays.
+    tuned: the same tree after training.
+
+  Returns:
+    (changed, size) counts by module, in the order of the tree.
+  """
+  from dst_t5x.silos import assign
+
+  before, after = named_leaves(seed), named_leaves(tuned)
+  modules = assign(
+    {p: tuple(np.shape(x)) for p, x in before.items()}, scheme='module'
+  )
+  changes = count_changes(before, after, modules, modules.sizes)
+  return {
+    name: (changes.per_silo[name], size)
+    for name, size in zip(modules.names, modules.sizes, strict=True)
+  }
+
+
+def _by_silo(where: np.ndarray, placement: Placement) -> list[tuple[int, int]]:
+  if placement.axis is None:
+    return [(placement.silos[0], int(where.sum()))]
+  slices = np.moveaxis(where, placement.axis, 0)
+  return [
+    (silo, int(slices[i].sum())) for i, silo in enumerate(placement.silos)
+  ]

@@ -1,0 +1,105 @@
+"""Plots of a run, as PNG files."""
+
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+
+def learning_curve(
+  path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]
+) -> None:
+  """Draws the training loss, and each evaluation's scores beside it.
+
+  Args:
+    path: of the PNG.
+    rows: a run's history, as `history.read` returns it.
+  """
+  train = [r for r in rows if r['kind'] == 'train']
+  evals = [r for r in rows if r['kind'] == 'eval']
+  with mpl.rc_context({'font.size': 9}):
+    figure, axes = _figure('steps', 'loss per target token')
+    axes.plot([r['step'] for r in train], [r['loss'] for r in train])
+    axes.set_yscale('log')
+    if evals:
+      right = axes.twinx()
+      right.set_ylabel('score')
+      right.set_ylim(-2, 102)
+      for name in evals[-1]:
+        if name in ('kind', 'step'):
+          continue
+        right.plot(
+          [r['step'] for r in evals],
+          [r[name] for r in evals],
+          'o--',
+          color='tab:orange',
+          label=name,
+        )
+      right.legend(loc='center right', frameon=False)
+    axes.set_title('Learning curve')
+    _save(figure, path)
+
+
+def churn(
+  path: str | os.PathLike[str],
+  rows: Sequence[Mapping[str, Any]],
+  *,
+  budget: int,
+) -> None:
+  """Draws which share of the subset is new at each step.
+
+  Args:
+    path: of the PNG.
+    rows: a run's history.
+    budget: K (count).
+  """
+  train = [r for r in rows if r['kind'] == 'train']
+  with mpl.rc_context({'font.size': 9}):
+    figure, axes = _figure('steps', 'entered the subset, % of the budget')
+    axes.plot(
+      [r['step'] for r in train], [100 * r['churn'] / budget for r in train]
+    )
+    axes.set_ylim(bottom=0)
+    axes.set_title('Churn')
+    _save(figure, path)
+
+
+def module_shares(
+  path: str | os.PathLike[str], shares: Mapping[str, tuple[int, int]]
+) -> None:
+  """Draws which share of every module's parameters changed.
+
+  Args:
+    path: of the PNG.
+    shares: (changed, size) counts by module.
+  """
+  names = list(shares)[::-1]
+  percent = [100 * shares[n][0] / max(shares[n][1], 1) for n in names]
+  with mpl.rc_context({'font.size': 9}):
+    figure, axes = _figure(
+      'changed, % of the module', '', height=1.2 + 0.22 * len(names)
+    )
+    bars = axes.barh(names, percent)
+    axes.bar_label(
+      bars, [f'{shares[n][0]:,}' for n in names], padding=3, fontsize=7
+    )
+    axes.margins(x=0.15)
+    axes.set_title('Free parameters per module')
+    _save(figure, path)
+
+
+def _figure(x: str, y: str, *, height: float = 3.6) -> tuple[Figure, Any]:
+  figure = Figure(figsize=(6.4, height), dpi=120, layout='constrained')
+  axes = figure.subplots()
+  axes.set_xlabel(x)
+  axes.set_ylabel(y)
+  axes.spines[['top', 'right']].set_visible(False)
+  return figure, axes
+
+
+def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
+  pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
+  figure.savefig(path)

@@ -1,0 +1,1 @@
+"""The seed that comes with the package, and the script that makes it."""

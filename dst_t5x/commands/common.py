@@ -1,0 +1,142 @@
+"""What several commands need: methods by name, adapted models, bindings."""
+
+import difflib
+import importlib
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import click
+
+_METHODS = (
+  'dst',
+  'dst_no_churn',
+  'random_mask',
+  'pafi',
+  'bitfit',
+  'id3',
+  'repeat_d3',
+  'full',
+)
+
+
+class Model(NamedTuple):
+  """A seed with or without a delta, ready to be used.
+
+  Attributes:
+    config: of the network.
+    params: host arrays.
+    seed: where the seed came from.
+    delta: path of the delta, or None.
+  """
+
+  config: Any
+  params: Any
+  seed: str
+  delta: str | None
+
+
+def method(name: str) -> Any:
+  """Returns a method with its default settings.
+
+  Args:
+    name: as in `methods`.
+
+  Returns:
+    The method.
+
+  Raises:
+    ValueError: if there is none of that name.
+  """
+  if name not in _METHODS:
+    close = difflib.get_close_matches(name, _METHODS, n=1)
+    raise ValueError(
+      f'unknown method {name!r}'
+      + (f'; nearest: {close[0]!r}' if close else '')
+      + f'; known: {", ".join(_METHODS)}'
+    )
+  return getattr(importlib.import_module('dst_t5x.methods'), name)()
+
+
+def model(seed: str, delta: str | None) -> Model:
+  """Returns a seed, with a delta applied and verified if one is given.
+
+  Args:
+    seed: path of the seed, or 'bundled'.
+    delta: path of the delta.
+
+  Returns:
+    The model.
+
+  Raises:
+    ValueError: if either cannot be used, or they do not belong together.
+  """
+  from dst_t5x import delta as delta_lib
+  from dst_t5x import delta_file, seeds
+  from dst_t5x.standalone.train import network_config
+
+  read = seeds.read(seed)
+  config = network_config(read)
+  params = read.params
+  if delta is not None:
+    params = delta_lib.apply(params, delta_file.read(delta))
+  return Model(config, params, seed, delta)
+
+
+def gin_bindings(arguments: Iterable[str]) -> list[str]:
+  """Returns `--gin.NAME=VALUE` arguments as gin bindings.
+
+  Args:
+    arguments: what no option of the command took.
+
+  Returns:
+    Bindings such as "EPSILON=0.001".
+
+  Raises:
+    click.UsageError: if an argument is no such binding.
+  """
+  found = []
+  for argument in arguments:
+    if not argument.startswith('--gin.') or '=' not in argument:
+      raise click.NoSuchOption(argument) if argument.startswith(
+        '-'
+      ) else click.UsageError(f'unexpected argument {argument!r}')
+    found.append(argument.removeprefix('--gin.'))
+  return found
+
+
+def import_modules(names: Sequence[str]) -> None:
+  """Imports the modules that register a user's tasks.
+
+  Args:
+    names: importable module names.
+
+  Raises:
+    ValueError: if one cannot be imported.
+  """
+  for name in names:
+    try:
+      importlib.import_module(name)
+    except ImportError as error:
+      raise ValueError(f'cannot import module {name!r}: {error}') from error
+
+
+seed_option = click.option(
+  '--seed',
+  default='bundled',
+  show_default=True,
+  metavar='PATH',
+  help="Seed: a file, or 'bundled'.",
+)
+delta_option = click.option(
+  '--delta', metavar='FILE', help='Delta to apply to the seed first.'
+)
+beam_option = click.option(
+  '--beam-size',
+  type=click.IntRange(min=1),
+  default=1,
+  show_default=True,
+  help='Beams; 1 decodes greedily.',
+)
+json_option = click.option(
+  '--json', 'as_json', is_flag=True, help='Print JSON.'
+)

@@ -1,0 +1,94 @@
+"""Names of parameters: nested dicts ↔ '/'-joined paths."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+
+def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns a tree's leaves by path, sorted by path.
+
+  Args:
+    tree: nested mapping with string keys; anything else is a leaf.
+
+  Returns:
+    Dict from '/'-joined path to leaf, in sorted order of the paths.
+
+  Raises:
+    ValueError: if a key is no string, or is empty, or holds a '/'.
+
+  Example:
+    >>> flatten({'b': {'scale': 2}, 'a': 1})
+    {'a': 1, 'b/scale': 2}
+  """
+  flat: dict[str, Any] = {}
+
+  def walk(node: Any, prefix: tuple[str, ...]) -> None:
+    if not isinstance(node, Mapping):
+      flat['/'.join(prefix)] = node
+      return
+    for key, child in node.items():
+      if not isinstance(key, str) or not key or '/' in key:
+        raise ValueError(
+          f'parameter name {key!r} under {"/".join(prefix)!r} must be a '
+          "non-empty string without '/'"
+        )
+      walk(child, (*prefix, key))
+
+  walk(tree, ())
+  return {path: flat[path] for path in sorted(flat)}
+
+
+def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the nested dict whose leaves have the given paths.
+
+  Args:
+    flat: mapping from '/'-joined path to leaf.
+
+  Returns:
+    The nested dict; `unflatten(flatten(tree)) == tree` for every tree of
+    non-empty dicts.
+
+  Raises:
+    ValueError: if one path is a prefix of another.
+
+  Example:
+    >>> unflatten({'a': 1, 'b/scale': 2})
+    {'a': 1, 'b': {'scale': 2}}
+  """
+  tree: dict[str, Any] = {}
+  for path in sorted(flat):
+    *parents, last = path.split('/')
+    node = tree
+    for key in parents:
+      node = node.setdefault(key, {})
+      if not isinstance(node, dict):
+        raise ValueError(f'parameter path {path!r} goes through a parameter')
+    if last in node:
+      raise ValueError(f'parameter path {path!r} is also a module')
+    node[last] = flat[path]
+  return tree
+
+
+def named_leaves(tree: Any) -> dict[str, Any]:
+  """Returns any pytree's leaves by path, in the order of `jax.tree.leaves`.
+
+  Unlike `flatten`, this also takes tuples, dataclasses and the other
+  containers that optax loops keep parameters in.
+
+  Args:
+    tree: any pytree.
+
+  Returns:
+    Dict from '/'-joined path to leaf.
+
+  Example:
+    >>> named_leaves({'a': 1, 'b': (2, 3)})
+    {'a': 1, 'b/0': 2, 'b/1': 3}
+  """
+  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+  return {
+    jax.tree_util.keystr(path, simple=True, separator='/'): leaf
+    for path, leaf in leaves
+  }

@@ -1,0 +1,172 @@
+"""Parameters and state of a run, and the step that moves them."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float32
+
+from dst_t5x import plans, selective
+from dst_t5x.counting import Layout
+from dst_t5x.paths import named_leaves
+from dst_t5x.selective import SelectiveState
+from dst_t5x.standalone.loss import loss as loss_fn
+from dst_t5x.standalone.network_config import NetworkConfig
+
+
+class TrainState(NamedTuple):
+  """What a step takes and returns.
+
+  Attributes:
+    params: Θ.
+    selective: state of the method and of the inner optimizer.
+  """
+
+  params: Any
+  selective: SelectiveState
+
+
+class StepMetrics(NamedTuple):
+  """float32 scalars of one step: means over the batch's target tokens."""
+
+  loss: Float32[Array, '']
+  accuracy: Float32[Array, '']
+  gradient_norm: Float32[Array, '']
+
+
+Batch = Mapping[str, jax.Array]
+StepFn = Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]
+
+
+def data_mesh() -> Mesh:
+  """Returns this machine's devices as one data-parallel mesh.
+
+  Example:
+    >>> data_mesh().axis_names
+    ('data',)
+  """
+  return jax.make_mesh((jax.device_count(),), ('data',))
+
+
+def replicated_layout(mesh: Mesh, params: Any) -> Layout | None:
+  """Returns the layout of parameters that every device holds whole.
+
+  Args:
+    mesh: from `data_mesh`.
+    params: pytree of arrays or shapes.
+
+  Returns:
+    The layout; None on a single device, where there is nothing to divide.
+  """
+  if mesh.size == 1:
+    return None
+  return Layout(mesh, {p: PartitionSpec() for p in named_leaves(params)})
+
+
+def make_step(
+  config: NetworkConfig,
+  plan: plans.Plan,
+  optimizer: optax.GradientTransformation,
+  *,
+  mesh: Mesh,
+  z_loss: float = 1e-4,
+  label_smoothing: float = 0.0,
+  dropout_seed: int = 0,
+) -> StepFn:
+  """Returns the jitted step of a run.
+
+  The loss is the mean over the target tokens of the whole batch. Dropout is
+  on if the config's rate is positive; its noise depends on the step's number
+  and `dropout_seed` alone, so that a resumed run draws the same.
+
+  Args:
+    config: of the network.
+    plan: of the method.
+    optimizer: the inner one.
+    mesh: the batch is split over its axis 'data'.
+    z_loss: weight of the squared log normaliser.
+    label_smoothing: fraction of the target's probability.
+    dropout_seed: seed of the dropout noise.
+
+  Returns:
+    A function of state and batch. It may reuse the state's memory.
+  """
+
+  def propose(gradients: Any, inner: Any, params: Any) -> tuple[Any, Any]:
+    updates, inner = optimizer.update(gradients, inner, params)
+    return optax.apply_updates(params, updates), inner
+
+  def step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
+    key = None
+    if config.dropout_rate > 0.0:
+      key = jax.random.fold_in(
+        jax.random.key(dropout_seed), state.selective.count
+      )
+
+    def mean_loss(params: Any) -> tuple[jax.Array, Any]:
+      total, metrics = loss_fn(
+        config,
+        params,
+        batch,
+        z_loss=z_loss,
+        label_smoothing=label_smoothing,
+        dropout_key=key,
+      )
+      return total / metrics.weight_sum, metrics
+
+    (mean, metrics), gradients = jax.value_and_grad(mean_loss, has_aux=True)(
+      state.params
+    )
+    params, chosen = selective.step(
+      plan, propose, gradients, state.selective, state.params
+    )
+    return TrainState(params, chosen), StepMetrics(
+      loss=mean,
+      accuracy=metrics.correct_sum / metrics.weight_sum,
+      gradient_norm=optax.global_norm(gradients),
+    )
+
+  whole = NamedSharding(mesh, PartitionSpec())
+  split = NamedSharding(mesh, PartitionSpec('data'))
+  return jax.jit(
+    step,
+    in_shardings=(whole, split),
+    out_shardings=whole,
+    donate_argnums=0,
+  )
+
+
+def init_state(
+  plan: plans.Plan,
+  optimizer: optax.GradientTransformation,
+  seed: Any,
+  *,
+  mesh: Mesh,
+  random_seed: int = 0,
+) -> TrainState:
+  """Returns the state before the first step, on every device of the mesh.
+
+  Args:
+    plan: of the method.
+    optimizer: the inner one.
+    seed: Θ⁰, arrays on the host or on devices.
+    mesh: from `data_mesh`.
+    random_seed: for methods that draw their subset.
+
+  Returns:
+    The state. It shares no memory with `seed`.
+  """
+  params = jax.tree.map(jnp.array, seed)
+  state = TrainState(
+    params,
+    selective.init(
+      plan,
+      params,
+      optimizer.init(params),
+      key=jax.random.key(random_seed),
+    ),
+  )
+  return jax.device_put(state, NamedSharding(mesh, PartitionSpec()))

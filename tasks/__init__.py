@@ -1,0 +1,1 @@
+"""Tasks for seqio: importing a module of this package registers its tasks."""
