@@ -8,7 +8,7 @@ they are the same on every mesh.
 
 import math
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -123,7 +123,9 @@ def count(
       ids = np.asarray(placement.silos)
 
       def run(
-        rows_thresholds: Array, path: str = path, axis=placement.axis
+        rows_thresholds: Array,
+        path: str = path,
+        axis: int | None = placement.axis,
       ) -> Array:
         parts = [share(path, x) for x in operands[path]]
         counts = _count_tensor(
@@ -148,7 +150,7 @@ def count(
     return local(thresholds, skip, table.operands, lambda _, x: (x, one))
   mesh, specs = layout
 
-  def sharded(thresholds: Array, skip: Array, operands) -> Array:
+  def sharded(thresholds: Array, skip: Array, operands: Any) -> Array:
     def share(path: str, x: Array) -> tuple[Array, Array]:
       return _own_part(x, specs[path], mesh, silos.placements[path])
 
@@ -184,10 +186,10 @@ def per_silo(
   Returns:
     One row a silo.
   """
-  ids = np.concatenate([
-    np.asarray(p.silos, np.int32) for p in silos.placements.values()
-  ])
-  # Two limbs of 15 and 16 bits: neither sum overflows below 65,536 rows.
+  ids = np.concatenate(
+    [np.asarray(p.silos, np.int32) for p in silos.placements.values()]
+  )
+  # Two limbs of 15 and 16 bits: neither sum overflows up to 32,768 rows a silo.
   low = jax.ops.segment_sum(counts & 0x7FFF, ids, len(silos.names))
   high = jax.ops.segment_sum(counts >> 15, ids, len(silos.names)) + (low >> 15)
   total = (high << 15) | (low & 0x7FFF)
@@ -212,11 +214,15 @@ def _count_tensor(
   sums = jax.lax.reduce(
     ones,
     (np.int32(0),) * len(ones),
-    lambda a, b: tuple(x + y for x, y in zip(a, b, strict=True)),
+    _add_each,
     dims,
   )
   stacked = jnp.stack([jnp.atleast_1d(s) for s in sums], axis=-1)
   return stacked
+
+
+def _add_each(a: tuple[Array, ...], b: tuple[Array, ...]) -> tuple[Array, ...]:
+  return tuple(x + y for x, y in zip(a, b, strict=True))
 
 
 def _own_part(

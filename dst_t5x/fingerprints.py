@@ -151,11 +151,7 @@ def to_host(leaf: Any, path: str) -> np.ndarray:
     array([1., 1.], dtype=float32)
   """
   if isinstance(leaf, jax.Array):
-    if not (leaf.is_fully_addressable or leaf.is_fully_replicated):
-      raise NotImplementedError(
-        f'parameter {path!r} is spread over several processes; only arrays '
-        'that one process can see are read back'
-      )
+    check_visible(leaf, path)
     # A jax.Array keeps the host copy that it makes. An alias of its buffers
     # keeps it instead, and is dropped.
     array = np.asarray(
@@ -175,6 +171,26 @@ def to_host(leaf: Any, path: str) -> np.ndarray:
       f'{", ".join(DTYPES)}'
     )
   return array
+
+
+def check_visible(leaf: jax.Array, path: str) -> None:
+  """Raises unless this process sees the whole array.
+
+  Args:
+    leaf: the array.
+    path: its path, for the error.
+
+  Raises:
+    NotImplementedError: if it is spread over several processes.
+
+  Example:
+    >>> check_visible(jax.numpy.ones(2), 'a')
+  """
+  if not (leaf.is_fully_addressable or leaf.is_fully_replicated):
+    raise NotImplementedError(
+      f'parameter {path!r} is spread over several processes; only arrays that '
+      'one process can see are read back'
+    )
 
 
 def little_endian_chunks(array: np.ndarray) -> Iterator[memoryview]:

@@ -16,12 +16,13 @@ so that its state belongs to the subset alone. In all of them every parameter
 outside the subset is the seed's, bit for bit.
 """
 
+import difflib
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from dst_t5x import schedules, scores, silos, thresholds
-from dst_t5x.scores import Score
 from dst_t5x.schedules import Schedule
+from dst_t5x.scores import Score
 from dst_t5x.silos import Rule
 from dst_t5x.thresholds import ThresholdFn
 
@@ -306,8 +307,11 @@ def _static(name: str, score: Score, silo_scheme: SiloScheme) -> Method:
 
 def _distance(name: str) -> Score:
   if name not in scores.DISTANCES:
+    close = difflib.get_close_matches(name, scores.DISTANCES, n=1)
     raise ValueError(
-      f'unknown distance {name!r}; known: {", ".join(scores.DISTANCES)}'
+      f'unknown distance {name!r}'
+      + (f'; nearest: {close[0]!r}' if close else '')
+      + f'; known: {", ".join(scores.DISTANCES)}'
     )
   return scores.DISTANCES[name]
 

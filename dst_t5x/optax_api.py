@@ -1,8 +1,11 @@
 """The selective step for any optax loop."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from dst_t5x import plans, selective
@@ -11,33 +14,51 @@ from dst_t5x.methods import Method, SiloScheme
 
 
 @jax.tree_util.register_pytree_node_class
-class NewValue:
-  """A parameter's new value, in the place of an additive update.
+class ExactUpdate:
+  """Which bits of a parameter change, in the place of an additive update.
 
-  Adding an update does not bring a parameter back to its seed exactly. So what
-  `selective_tuning` hands out is the new value itself, and `params + update`,
-  which is all that `optax.apply_updates` does, returns it bit for bit. Any
-  other arithmetic on it raises.
+  Adding a number does not bring a parameter back to its seed exactly. So what
+  `selective_tuning` hands out is bits(Θ) ^ bits(new Θ), and `params + update`,
+  which is all that `optax.apply_updates` does, turns Θ into the new value bit
+  for bit. As in an additive update, 0 means no change, so
+  `optax.MultiSteps(selective_tuning(…), …)` works. Scaling, clipping or decay
+  around it would make floats of the bits, which the sum refuses; any other
+  arithmetic raises at once.
   """
 
   # NumPy arrays, too, leave the sum to us.
   __array_ufunc__ = None
 
-  def __init__(self, value: Any):
-    self.value = value
+  def __init__(self, bits: Any):
+    self.bits = bits
+
+  @classmethod
+  def between(cls, old: Any, new: Any) -> 'ExactUpdate':
+    """Returns the update that turns one value into another."""
+    kind = _bits_of(new.dtype)
+    return cls(
+      jax.lax.bitcast_convert_type(jnp.asarray(old), kind)
+      ^ jax.lax.bitcast_convert_type(new, kind)
+    )
 
   def __radd__(self, params: Any) -> Any:
-    """Returns the new value, whatever it is added to."""
-    if jax.numpy.shape(params) != jax.numpy.shape(self.value):
-      raise ValueError(
-        f'update of shape {jax.numpy.shape(self.value)} for a parameter of '
-        f'shape {jax.numpy.shape(params)}'
+    """Returns the new value."""
+    params = jnp.asarray(params)
+    kind = _bits_of(params.dtype)
+    if self.bits.shape != params.shape or self.bits.dtype != kind:
+      raise TypeError(
+        f'update of shape {self.bits.shape} and type {self.bits.dtype} for a '
+        f'parameter of shape {params.shape} and type {params.dtype}, which '
+        f'needs {kind}: only optax.apply_updates(params, updates) may use the '
+        'updates of selective tuning. Put clipping, decay and scaling into the '
+        'inner optimizer, not around this one'
       )
-    return self.value
+    bits = jax.lax.bitcast_convert_type(params, kind) ^ self.bits
+    return jax.lax.bitcast_convert_type(bits, params.dtype)
 
   def _refuse(self, *_: Any) -> NoReturn:
     raise TypeError(
-      'the updates of selective tuning are new parameter values; only '
+      'the updates of selective tuning are changes of bits; only '
       'optax.apply_updates(params, updates) may use them. Put clipping, decay '
       'and scaling into the inner optimizer, not around this one'
     )
@@ -46,17 +67,22 @@ class NewValue:
   __truediv__ = __rtruediv__ = __pow__ = __abs__ = _refuse
 
   def tree_flatten(self) -> tuple[tuple[Any], None]:
-    """Returns the value as the only child."""
-    return (self.value,), None
+    """Returns the bits as the only child."""
+    return (self.bits,), None
 
   @classmethod
-  def tree_unflatten(cls, _: None, children: tuple[Any]) -> 'NewValue':
+  def tree_unflatten(cls, _: None, children: tuple[Any]) -> 'ExactUpdate':
     """Returns the object around its only child."""
     return cls(children[0])
 
   def __repr__(self) -> str:
-    """Returns the value's own form, marked."""
-    return f'NewValue({self.value!r})'
+    """Returns the bits' own form, marked."""
+    return f'ExactUpdate({self.bits!r})'
+
+
+def _bits_of(dtype: Any) -> jnp.dtype:
+  """Returns the unsigned type as wide as a floating one."""
+  return jnp.dtype(f'uint{8 * jnp.dtype(dtype).itemsize}')
 
 
 def selective_tuning(
@@ -66,6 +92,7 @@ def selective_tuning(
   epsilon: float | None = None,
   budget: int | None = None,
   silo_scheme: SiloScheme | None = None,
+  stack_axes: Mapping[str, int] = MappingProxyType({}),
   total_steps: int | None = None,
   layout: Layout | None = None,
   key: jax.Array | None = None,
@@ -75,8 +102,8 @@ def selective_tuning(
   Θ = Θ̂ inside the subset, Θ⁰ outside, with Θ̂ = Θ + inner(∇, Θ) and Θ⁰ the
   parameters that `init` was called with. Exactness: after
   `optax.apply_updates`, at most k parameters of every silo differ from the
-  seed and all others are the seed's bit for bit. The updates hold new values,
-  so this must be the outermost transformation.
+  seed and all others are the seed's bit for bit. The updates hold changed bits,
+  not differences, so this must be the outermost transformation.
 
   Args:
     inner: any optax optimizer; decay, clipping and momentum belong here.
@@ -84,6 +111,7 @@ def selective_tuning(
     epsilon: fraction of all parameters in (0, 1].
     budget: number of parameters (count), instead of `epsilon`.
     silo_scheme: instead of the method's own silos.
+    stack_axes: axis along which a scanned tensor stacks its layers, by path.
     total_steps: length of the run, for methods that grow over all of it.
     layout: placement on a mesh.
     key: PRNG key for methods that draw at random.
@@ -116,6 +144,7 @@ def selective_tuning(
       epsilon=epsilon,
       budget=budget,
       silo_scheme=silo_scheme,
+      stack_axes=stack_axes,
       total_steps=total_steps,
       layout=layout,
     )
@@ -125,7 +154,7 @@ def selective_tuning(
 
   def update(
     updates: Any,
-    state: selective.SelectiveState,
+    state: Any,
     params: Any = None,
     **extra: Any,
   ) -> tuple[Any, selective.SelectiveState]:
@@ -139,6 +168,6 @@ def selective_tuning(
     new, state = selective.step(
       plan_of(params), propose, updates, state, params
     )
-    return jax.tree.map(NewValue, new), state
+    return jax.tree.map(ExactUpdate.between, params, new), state
 
   return optax.GradientTransformationExtraArgs(init, update)

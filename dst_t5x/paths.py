@@ -83,12 +83,18 @@ def named_leaves(tree: Any) -> dict[str, Any]:
   Returns:
     Dict from '/'-joined path to leaf.
 
+  Raises:
+    ValueError: if two leaves get the same path, as {'a': {'b': 1}, 'a/b': 2}.
+
   Example:
     >>> named_leaves({'a': 1, 'b': (2, 3)})
     {'a': 1, 'b/0': 2, 'b/1': 3}
   """
   leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-  return {
-    jax.tree_util.keystr(path, simple=True, separator='/'): leaf
-    for path, leaf in leaves
-  }
+  named: dict[str, Any] = {}
+  for key, leaf in leaves:
+    path = jax.tree_util.keystr(key, simple=True, separator='/')
+    if path in named:
+      raise ValueError(f'two parameters have the path {path!r}')
+    named[path] = leaf
+  return named

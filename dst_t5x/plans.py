@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from dst_t5x import silos as silos_lib
@@ -123,10 +124,20 @@ def _shapes(params: Any) -> dict[str, tuple[int, ...]]:
   if not leaves:
     raise ValueError('there are no parameters')
   for path, leaf in leaves.items():
-    if not jnp.issubdtype(leaf.dtype, jnp.floating):
+    dtype = getattr(leaf, 'dtype', None)
+    if dtype is None:
+      raise ValueError(f'parameter {path!r} is no array but {leaf!r}')
+    if not jnp.issubdtype(dtype, jnp.floating):
       raise ValueError(
-        f'parameter {path!r} is {leaf.dtype}; only floating-point parameters '
-        'can be tuned'
+        f'parameter {path!r} is {dtype}; only floating-point parameters can be '
+        'tuned'
+      )
+    kept = jax.dtypes.canonicalize_dtype(dtype)
+    if kept != dtype:
+      raise ValueError(
+        f'parameter {path!r} is {dtype}, which JAX would round to {kept}, so '
+        'that no parameter could keep its seed value: convert the seed first, '
+        'or set jax_enable_x64'
       )
   return {path: tuple(leaf.shape) for path, leaf in leaves.items()}
 

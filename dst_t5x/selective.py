@@ -62,12 +62,14 @@ class SelectiveState(NamedTuple):
     seed: Θ⁰, a copy of the parameters' tree; () if nothing is ever reset.
     masks: bool, the kept subset by path; () if it is chosen anew each step.
     carry: float32[silos], where the next threshold search starts.
-    nonfinite: int32[entries], scores seen so far that were NaN or infinite.
+    nonfinite: int32[entries], steps in which a score was NaN or infinite
+      (count), one number for every name in `counting.entries`.
     key: uint32[2], random bits for methods that draw.
     metrics: of the last step.
   """
 
-  count: Int32[Array, '']
+  # As in optax's states, the field hides tuple.count, which nobody calls.
+  count: Int32[Array, '']  # pyright: ignore[reportIncompatibleMethodOverride]
   inner: Any
   seed: Any
   masks: Any
@@ -181,9 +183,10 @@ def raise_if_invalid(plan: Plan, state: SelectiveState) -> None:
   bad = [f'{names[i]} ({counts[i]})' for i in np.flatnonzero(counts)]
   shown = ', '.join(bad[:8]) + (', …' if len(bad) > 8 else '')
   raise NonFiniteScoreError(
-    f'scores were NaN or infinite within {int(state.count)} steps in: {shown} '
-    '(entries); the gradients or the update overflowed: lower the learning '
-    'rate, clip the gradients, or look for bad values in the seed and the data'
+    f'scores were NaN or infinite in: {shown} (in how many of the '
+    f'{int(state.count)} steps); the gradients or the update overflowed: lower '
+    'the learning rate, clip the gradients, or look for bad values in the seed '
+    'and the data'
   )
 
 
@@ -209,7 +212,9 @@ def _choose(
     )
     masks = subsets.above(scores, plan.silos, found.threshold)
     size = found.selected
+    churn = subsets.entered(masks, current, seed)
   else:
+    assert schedule.steps is not None  # plans.make has filled it in
     held = state.metrics.subset_size
     budgets = schedules.target(schedule, state.count, plan.budgets) - held
 
@@ -235,13 +240,14 @@ def _choose(
     growing = state.count < schedule.steps
     masks, found = jax.lax.cond(growing, grow, stay, state.masks)
     size = held + found.selected
+    churn = jnp.sum(found.selected, dtype=jnp.int32)
     state = state._replace(masks=masks)
   return masks, state._replace(
     carry=found.carry,
     nonfinite=state.nonfinite + jnp.minimum(found.nonfinite, 1),
     metrics=SelectionMetrics(
       subset_size=size,
-      churn=subsets.entered(masks, current, seed),
+      churn=churn,
       threshold=found.threshold,
       passes=found.passes,
     ),

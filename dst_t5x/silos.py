@@ -14,6 +14,7 @@ import logging
 import math
 import re
 from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -64,23 +65,25 @@ _OUTSIDE_LAYERS = (
 
 # The named schemes of the paper's section 2 and appendix A. Encoder and
 # decoder are different modules throughout.
-SCHEMES: Mapping[str, tuple[Rule, ...]] = MappingProxyType({
-  'none': (Rule(r'.+', 'all'),),
-  'module': (
-    Rule(r'(.*?)layers(?:_\d+)?/([^/]+)/.+', r'\1\2'),
-    Rule(r'(.+)/[^/]+', r'\1'),
-    Rule(r'([^/]+)', r'\1'),
-  ),
-  'module_and_layer': (
-    Rule(r'(.*?layers(?:_\d+)?/[^/]+)/.+', r'\1{slice}'),
-    *_OUTSIDE_LAYERS,
-  ),
-  'tensor': (Rule(r'(.+)', r'\1{slice}'),),
-})
+SCHEMES: Mapping[str, tuple[Rule, ...]] = MappingProxyType(
+  {
+    'none': (Rule(r'.+', 'all'),),
+    'module': (
+      Rule(r'(.*?)layers(?:_\d+)?/([^/]+)/.+', r'\1\2'),
+      Rule(r'(.+)/[^/]+', r'\1'),
+      Rule(r'([^/]+)', r'\1'),
+    ),
+    'module_and_layer': (
+      Rule(r'(.*?layers(?:_\d+)?/[^/]+)/.+', r'\1{slice}'),
+      *_OUTSIDE_LAYERS,
+    ),
+    'tensor': (Rule(r'(.+)', r'\1{slice}'),),
+  }
+)
 
 
 def rules(scheme: str | Sequence[Rule | tuple[str, str]]) -> tuple[Rule, ...]:
-  """Returns the rules of a named scheme, or a user's rules, checked.
+  r"""Returns the rules of a named scheme, or a user's rules, checked.
 
   Args:
     scheme: 'none', 'module', 'module_and_layer', 'tensor', or a sequence of
@@ -95,7 +98,7 @@ def rules(scheme: str | Sequence[Rule | tuple[str, str]]) -> tuple[Rule, ...]:
 
   Example:
     >>> rules('tensor')
-    (Rule(pattern='(.+)', template='\\\\1{slice}'),)
+    (Rule(pattern='(.+)', template='\\1{slice}'),)
 
   Source: DST, section 2 and appendix A.
   """
@@ -109,7 +112,11 @@ def rules(scheme: str | Sequence[Rule | tuple[str, str]]) -> tuple[Rule, ...]:
   checked = []
   for rule in scheme:
     try:
+      if isinstance(rule, str):
+        raise TypeError('a string is no pair')
       pattern, template = rule
+      if not isinstance(pattern, str) or not isinstance(template, str):
+        raise TypeError('both must be strings')
       re.compile(pattern)
     except (TypeError, ValueError, re.error) as error:
       raise SiloError(
@@ -219,6 +226,8 @@ def allocate(
   Source: DST, equation 1; largest remainder makes its sum exact.
   """
   total = sum(sizes)
+  if not total:
+    raise SiloError('there are no parameters to share a budget')
   if (epsilon is None) == (budget is None):
     raise SiloError(
       'give either EPSILON (a fraction) or BUDGET (a count), not '
@@ -226,7 +235,8 @@ def allocate(
       + f': epsilon={epsilon!r}, budget={budget!r}'
     )
   if epsilon is not None:
-    if isinstance(epsilon, bool) or not 0.0 < epsilon <= 1.0:
+    real = isinstance(epsilon, Real) and not isinstance(epsilon, bool)
+    if not real or not 0.0 < epsilon <= 1.0:
       raise SiloError(
         f'epsilon={epsilon!r} must be a fraction in (0, 1]; a count is BUDGET'
       )
@@ -237,13 +247,13 @@ def allocate(
         f'that selects anything is about {1 / total:.2g}'
       )
   else:
-    if isinstance(budget, bool) or not isinstance(budget, int):
+    if isinstance(budget, bool) or not isinstance(budget, Integral):
       raise SiloError(f'budget={budget!r} must be a whole number')
     if not 1 <= budget <= total:
       raise SiloError(
         f'budget={budget} must be from 1 to {total}, the number of parameters'
       )
-    count = budget
+    count = int(budget)
   floors = [count * size // total for size in sizes]
   remainders = [count * size % total for size in sizes]
   # Ties go to the earlier silo, so the result depends on nothing else.
@@ -283,6 +293,8 @@ def _check_stacks(
         f'stack axis {axis} of {path!r} is out of range for shape '
         f'{shapes[path]}'
       )
+    if not shapes[path][axis]:
+      raise SiloError(f'{path!r} stacks no layers: shape {shapes[path]}')
 
 
 def _check_used(

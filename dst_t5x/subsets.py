@@ -35,7 +35,7 @@ def above(
 
 
 def without(table: ScoreTable, masks: Mapping[str, jax.Array]) -> ScoreTable:
-  """Returns the scores with 0 where a mask is True.
+  r"""Returns the scores with 0 where a mask is True.
 
   A score of 0 is never selected, so this leaves the grow pool.
 
@@ -46,7 +46,7 @@ def without(table: ScoreTable, masks: Mapping[str, jax.Array]) -> ScoreTable:
   Returns:
     The scores of the rest.
 
-  Source: ID3, algorithm 1: the importance is taken over θ \\ Λ.
+  Source: ID3, algorithm 1: the importance is taken over θ \ Λ.
   """
 
   def fn(mask: jax.Array, *operands: jax.Array) -> jax.Array:

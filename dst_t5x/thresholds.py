@@ -159,8 +159,7 @@ def algorithm2(
   """
   if iterations < 1 or not 1.0 < fluctuation < float('inf'):
     raise ValueError(
-      f'algorithm 2 needs m >= 1 and r > 1, not m={iterations}, '
-      f'r={fluctuation}'
+      f'algorithm 2 needs m >= 1 and r > 1, not m={iterations}, r={fluctuation}'
     )
 
   def above(*columns: Array) -> tuple[Array, Array]:

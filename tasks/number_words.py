@@ -90,9 +90,9 @@ def examples(name: str, split: str) -> tuple[list[str], list[str]]:
     Inputs and targets, one pair per number of the split.
 
   Example:
-    >>> inputs, targets = examples('number_words', 'validation')
+    >>> inputs, targets = examples('number_words', 'test')
     >>> inputs[0], targets[0]
-    ('de-en: ...', '...')
+    ('de-en: dreihundertdreiundvierzig', 'three hundred forty-three')
   """
   prompt, source, target = (DEMONSTRATION | PRETRAINING)[name]
   numbers = splits()[split]

@@ -1,7 +1,7 @@
 """German and English cardinal numbers in words, from 0 to 999,999,999.
 
-Both follow the long forms of Unicode's spell-out rules (CLDR, rbnf/de.xml
-`%spellout-cardinal-neuter` and rbnf/en.xml `%spellout-cardinal`): 'einhundert'
+Both follow Unicode's spell-out rules (CLDR, common/rbnf/de.xml
+`%spellout-numbering` and en.xml `%spellout-cardinal`): 'einhundert'
 and not 'hundert', 'three hundred seventeen' without 'and'. So every number has
 exactly one spelling, and every spelling one number.
 """

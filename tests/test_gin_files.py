@@ -39,12 +39,11 @@ class _Delegate(config_parser.ParserDelegate):
     self.used = set()
 
   def configurable_reference(self, scoped_configurable_name, evaluate):
-    return scoped_configurable_name, evaluate
+    pass
 
   def macro(self, macro_name):
     if '.' not in macro_name:  # gin.REQUIRED and the like are constants.
       self.used.add(macro_name)
-    return macro_name
 
 
 def contents(text: str) -> Contents:
@@ -121,9 +120,7 @@ def problems(text: str) -> list[str]:
     'Overrides': own.bound & below_bound,
   }
   found = []
-  if (
-    not header(text) or not header(text)[0] or ':' in header(text)[0].split()[0]
-  ):
+  if not header(text) or header(text)[0].split(':')[0] in ('', *SECTIONS):
     found.append('the header does not begin with what the file is for')
   for name in SECTIONS:
     if name not in said:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dst_t5x.paths import named_leaves
-from dst_t5x.silos import Placement, Silos
+from dst_t5x.silos import Placement, Silos, assign
 
 
 class Changes(NamedTuple):
@@ -46,15 +46,13 @@ def changed_positions(seed: np.ndarray, tuned: np.ndarray) -> np.ndarray:
     >>> changed_positions(np.float32([0.0, 1.0]), np.float32([-0.0, 1.0]))
     array([ True, False])
   """
-  seed, tuned = np.ascontiguousarray(seed), np.ascontiguousarray(tuned)
   if seed.shape != tuned.shape or seed.dtype != tuned.dtype:
     raise ValueError(
       f'cannot compare {seed.dtype}{seed.shape} with {tuned.dtype}{tuned.shape}'
     )
   bits = np.dtype(f'u{seed.dtype.itemsize}')
-  return np.atleast_1d(seed).view(bits).reshape(seed.shape) != np.atleast_1d(
-    tuned
-  ).view(bits).reshape(seed.shape)
+  differ = np.ravel(seed).view(bits) != np.ravel(tuned).view(bits)
+  return differ.reshape(seed.shape)
 
 
 def count_changes(
@@ -88,15 +86,11 @@ def count_changes(
     total=sum(silos.sizes),
     changed=sum(counts),
     per_silo=dict(zip(silos.names, counts, strict=True)),
-    overrun=max(
-      0, *(c - k for c, k in zip(counts, budgets, strict=True))
-    ) if counts else 0,
+    overrun=max([0, *(c - k for c, k in zip(counts, budgets, strict=True))]),
   )
 
 
-def share_per_module(
-  seed: Any, tuned: Any
-) -> Mapping[str, tuple[int, int]]:
+def share_per_module(seed: Any, tuned: Any) -> Mapping[str, tuple[int, int]]:
   """Returns changed and all parameters of every module, layers put together.
 
   Args:
@@ -106,8 +100,6 @@ def share_per_module(
   Returns:
     (changed, size) counts by module, in the order of the tree.
   """
-  from dst_t5x.silos import assign
-
   before, after = named_leaves(seed), named_leaves(tuned)
   modules = assign(
     {p: tuple(np.shape(x)) for p, x in before.items()}, scheme='module'

@@ -10,7 +10,7 @@ as many batches are drawn again as had been drawn, and the last is compared.
 
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -88,32 +88,41 @@ def train_batches(
       },
       'versions': {'seqio': seqio.__version__, 'tensorflow': tf.__version__},
     }
-    dataset = seqio.get_dataset(
-      mixture_or_task_name,
-      lengths,
-      seqio.EncDecFeatureConverter(pack=pack),
-      dataset_split=split,
-      use_cached=use_cached,
-      shuffle=True,
-      num_epochs=None,
-      batch_size=batch_size,
-      seed=seed,
-      verbose=False,
-    )
-    # T5X also prefetches; tf.data saves what lies in the buffer.
-    return TrainBatches(dataset.prefetch(tf.data.AUTOTUNE), identity=identity)
+
+  def build() -> Any:
+    with quiet():
+      dataset = seqio.get_dataset(
+        mixture_or_task_name,
+        lengths,
+        seqio.EncDecFeatureConverter(pack=pack),
+        dataset_split=split,
+        use_cached=use_cached,
+        shuffle=True,
+        num_epochs=None,
+        batch_size=batch_size,
+        seed=seed,
+        verbose=False,
+      )
+    # tf.data saves what lies in this buffer, too.
+    return dataset.prefetch(tf.data.AUTOTUNE)
+
+  return TrainBatches(build, identity=identity)
 
 
 class TrainBatches:
   """An iterator of training batches; see `train_batches`."""
 
-  def __init__(self, dataset: Any, *, identity: Mapping[str, Any]) -> None:
-    self._dataset = dataset
+  def __init__(
+    self, build: Callable[[], Any], *, identity: Mapping[str, Any]
+  ) -> None:
+    self._build = build
     self._identity = identity
     self._start()
 
   def _start(self) -> None:
-    self._iterator = iter(self._dataset)
+    # Built anew each time: a second iterator over the same dataset object
+    # would shuffle with the next of its seeds.
+    self._iterator = iter(self._build())
     self._checkpoint = tf.train.Checkpoint(ds=self._iterator)
     self._drawn = 0
     self._last: dict[str, np.ndarray] = {}
@@ -168,7 +177,6 @@ class TrainBatches:
     """
     place = pathlib.Path(directory)
     state = data_state.read(place, identity=self._identity)
-    self._start()
     if state.way == 'replay':
       self._replay(state, place)
       return
@@ -178,9 +186,10 @@ class TrainBatches:
       raise DataStateError(
         f'{str(place)!r} does not fit this input: {error}'
       ) from error
-    self._drawn = state.batches
+    self._drawn, self._last = state.batches, {}
 
   def _replay(self, state: data_state.DataState, place: pathlib.Path) -> None:
+    self._start()
     while self._drawn < state.batches:
       next(self)
     if data_state.digest(self._last) != state.last_batch:

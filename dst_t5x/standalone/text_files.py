@@ -30,10 +30,10 @@ class TextFileError(ValueError):
 
 
 def register(
-  train_file: str | os.PathLike[str],
-  eval_file: str | os.PathLike[str],
+  train_file: str | os.PathLike[str] | None,
+  eval_file: str | os.PathLike[str] | None = None,
   *,
-  vocabulary: seqio.Vocabulary,
+  vocabulary: seqio.Vocabulary | None = None,
   name: str | None = None,
 ) -> str:
   r"""Registers a task with a user's files as 'train' and 'validation'.
@@ -41,9 +41,10 @@ def register(
   Scored by exact match and, with sacrebleu installed, BLEU and chrF.
 
   Args:
-    train_file: path of a `.tsv` or `.jsonl` file.
-    eval_file: path of another.
-    vocabulary: of both features; EOS is added.
+    train_file: path of a `.tsv` or `.jsonl` file; None for no such split.
+    eval_file: path of another, or None.
+    vocabulary: of both features, to which EOS is added; by default bytes, as
+      the bundled seed reads them.
     name: of the task; by default it is made of the files' contents. Under the
       same name, only the same files and vocabulary can be registered again.
 
@@ -52,7 +53,7 @@ def register(
 
   Raises:
     TextFileError: if a file is missing, empty or malformed, with the line; if
-      the name is taken or seqio does not allow it.
+      there is none; if the name is taken or seqio does not allow it.
 
   Example:
     >>> import pathlib, tempfile
@@ -60,14 +61,18 @@ def register(
     >>> _ = (folder / 'train.tsv').write_text('eins\tone\nzwei\ttwo\n')
     >>> _ = (folder / 'eval.tsv').write_text('drei\tthree\n')
     >>> register(
-    ...   folder / 'train.tsv',
-    ...   folder / 'eval.tsv',
-    ...   vocabulary=seqio.ByteVocabulary(),
-    ...   name='my_numbers',
+    ...   folder / 'train.tsv', folder / 'eval.tsv', name='my_numbers'
     ... )
     'my_numbers'
   """
-  columns = {'train': read(train_file), 'validation': read(eval_file)}
+  files = {'train': train_file, 'validation': eval_file}
+  columns = {
+    split: read(file) for split, file in files.items() if file is not None
+  }
+  if not columns:
+    raise TextFileError('neither train_file nor eval_file is given')
+  if vocabulary is None:
+    vocabulary = seqio.ByteVocabulary(extra_ids=0)
   fingerprint = _fingerprint(columns)
   name = f'text_files_{fingerprint[:12]}' if name is None else name
   if name in seqio.TaskRegistry.names():

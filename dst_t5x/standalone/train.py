@@ -128,7 +128,7 @@ def train(
     OSError: if a checkpoint cannot be written; older ones are untouched.
   """
   settings.check()
-  config = network_config(seed, config)._replace_dropout(settings.dropout_rate)
+  config = network_config(seed, config).with_dropout(settings.dropout_rate)
   mesh = data_mesh()
   if settings.batch_size % mesh.size:
     raise ValueError(

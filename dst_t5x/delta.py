@@ -1,0 +1,319 @@
+"""Deltas: taking them from two sets of parameters, applying, taking back.
+
+Nothing here changes its arguments. An operation first checks everything that
+can be wrong, then builds a new tree, then checks the outcome against the
+fingerprint that the delta carries; a tree is returned only if all of that
+passed. Values are moved, never computed with, so what comes back is the seed to
+the last bit. Arrays of parameters without positions are shared between the old
+tree and the new one.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from dst_t5x import delta_checks, fingerprints, flat_access, paths
+from dst_t5x.delta_types import (
+  DeltaEntry,
+  DeltaError,
+  DeltaInfo,
+  DtypeMismatchError,
+  InfoError,
+  NonFiniteValueError,
+  NotAppliedError,
+  PositionError,
+  ResultMismatchError,
+  ShapeMismatchError,
+  SubsetDelta,
+  TooManyDifferencesError,
+  UnknownParameterError,
+  WrongSeedError,
+  bits,
+)
+
+__all__ = [
+  'DeltaEntry',
+  'DeltaError',
+  'DeltaInfo',
+  'DtypeMismatchError',
+  'InfoError',
+  'NonFiniteValueError',
+  'NotAppliedError',
+  'PositionError',
+  'ResultMismatchError',
+  'ShapeMismatchError',
+  'SubsetDelta',
+  'TooManyDifferencesError',
+  'UnknownParameterError',
+  'WrongSeedError',
+  'apply',
+  'diff',
+  'revert',
+  'swap',
+]
+
+_CHUNK = 1 << 20  # entries compared at a time
+
+
+def diff(
+  seed_params: Mapping[str, Any],
+  tuned_params: Mapping[str, Any],
+  *,
+  method: str = 'unknown',
+  epsilon: float | None = None,
+  budget: int | None = None,
+  silo_rule: str = 'unknown',
+  step: int = 0,
+  max_fraction: float = 1.0,
+) -> SubsetDelta:
+  """Returns what turns the seed into the tuned parameters.
+
+  Values differ if their bits do: −0.0 is not 0.0, and a NaN equals itself.
+
+  Args:
+    seed_params: nested dict of NumPy or JAX arrays.
+    tuned_params: the same names, shapes and dtypes.
+    method: for the delta's info; see `DeltaInfo`.
+    epsilon: for the info.
+    budget: for the info.
+    silo_rule: for the info.
+    step: for the info.
+    max_fraction: most of the parameters that may differ, from 0 to 1.
+
+  Returns:
+    The delta, with an entry for every parameter, changed or not.
+
+  Raises:
+    UnknownParameterError: if a name is on one side only.
+    ShapeMismatchError: if a shape differs.
+    DtypeMismatchError: if a dtype differs.
+    NonFiniteValueError: if tuning made a NaN or an infinity.
+    TooManyDifferencesError: if more than `max_fraction` differs.
+    InfoError: if the info makes no sense.
+
+  Example:
+    >>> seed = {'scale': np.float32([1.0, 2.0, 3.0])}
+    >>> delta = diff(seed, {'scale': np.float32([1.0, 2.5, 3.0])})
+    >>> delta.entries['scale'].positions, delta.entries['scale'].values
+    (array([1]), array([2.5], dtype=float32))
+  """
+  seed, tuned = paths.flatten(seed_params), paths.flatten(tuned_params)
+  delta_checks.check_names(tuned, seed, 'the tuned parameters')
+  delta_checks.check_names(seed, tuned, 'the seed')
+  entries, replaced = {}, {}
+  seed_digests, tuned_digests = {}, {}
+  for path, leaf in seed.items():
+    old = fingerprints.to_host(leaf, path)
+    new = fingerprints.to_host(tuned[path], path)
+    delta_checks.check_like(path, new, old.shape, old.dtype)
+    positions = _differing(old, new)
+    entries[path] = DeltaEntry(
+      old.shape, old.dtype, positions, flat_access.gather(new, positions, path)
+    )
+    replaced[path] = flat_access.gather(old, positions, path)
+    delta_checks.check_finite(path, entries[path], replaced[path])
+    seed_digests[path] = fingerprints.digest(old, path)
+    tuned_digests[path] = (
+      fingerprints.digest(new, path) if positions.size else seed_digests[path]
+    )
+  info = DeltaInfo(
+    method=method,
+    epsilon=epsilon,
+    budget=budget,
+    silo_rule=silo_rule,
+    step=step,
+    seed_fingerprint=fingerprints.combine(seed_digests),
+    replaced_hash=delta_checks.replaced_hash(replaced),
+    result_fingerprint=fingerprints.combine(tuned_digests),
+  )
+  delta = SubsetDelta(entries, info)
+  total = sum(math.prod(entry.shape) for entry in entries.values())
+  if delta.size > max_fraction * total:
+    raise TooManyDifferencesError(
+      f'{delta.size} of {total} parameters differ ({delta.size / total:.3g}); '
+      f'at most {max_fraction:.3g} may'
+    )
+  return delta
+
+
+def apply(
+  params: Mapping[str, Any], delta: SubsetDelta, *, verify: bool = True
+) -> dict[str, Any]:
+  """Returns the seed with the delta's values in it.
+
+  Args:
+    params: the seed, nested dict of NumPy or JAX arrays.
+    delta: made from this seed.
+    verify: False leaves out the check of the whole outcome, which reads every
+      parameter; whatever the delta touches is checked all the same.
+
+  Returns:
+    A new tree of the same kinds of arrays.
+
+  Raises:
+    UnknownParameterError: if the seed lacks a parameter.
+    ShapeMismatchError: if a shape differs.
+    DtypeMismatchError: if a dtype differs.
+    WrongSeedError: if the delta was made from another seed, or is applied
+      already.
+    NonFiniteValueError: if it holds a NaN or an infinity that is not the
+      seed's.
+    ResultMismatchError: if the outcome is not what the delta says.
+
+  Example:
+    >>> seed = {'scale': np.float32([1.0, 2.0])}
+    >>> tuned = {'scale': np.float32([1.0, 2.5])}
+    >>> apply(seed, diff(seed, tuned))
+    {'scale': array([1. , 2.5], dtype=float32)}
+  """
+  flat = paths.flatten(params)
+  delta_checks.check_fits(flat, delta, 'the parameters')
+  delta_checks.check_replaced(flat, delta)
+  new = {
+    path: (entry.positions, entry.values)
+    for path, entry in delta.entries.items()
+  }
+  result = _written(flat, new)
+  if verify and fingerprints.fingerprint(result) != (
+    delta.info.result_fingerprint
+  ):
+    delta_checks.explain_result(params, flat, delta)
+  return result
+
+
+def revert(
+  params: Mapping[str, Any],
+  delta: SubsetDelta,
+  seed_params: Mapping[str, Any],
+  *,
+  verify: bool = True,
+) -> dict[str, Any]:
+  """Returns the seed from parameters that hold the delta.
+
+  Args:
+    params: the seed with the delta applied, nested dict of arrays.
+    delta: the one that is applied.
+    seed_params: the seed, for the values at the delta's positions; NumPy or
+      JAX, whatever `params` are.
+    verify: False leaves out the check of the whole outcome.
+
+  Returns:
+    A new tree of the same kinds of arrays as `params`, equal to the seed to the
+    last bit.
+
+  Raises:
+    NotAppliedError: if the parameters do not hold the delta's values.
+    WrongSeedError: if the delta was made from another seed.
+    DeltaError: of the kinds that `apply` names.
+
+  Example:
+    >>> seed = {'scale': np.float32([1.0, 2.0])}
+    >>> delta = diff(seed, {'scale': np.float32([1.0, 2.5])})
+    >>> revert(apply(seed, delta), delta, seed)
+    {'scale': array([1., 2.], dtype=float32)}
+  """
+  flat, seed = paths.flatten(params), paths.flatten(seed_params)
+  delta_checks.check_fits(flat, delta, 'the parameters')
+  delta_checks.check_fits(seed, delta, 'the seed')
+  delta_checks.check_applied(flat, delta)
+  replaced = delta_checks.check_replaced(seed, delta)
+  new = {
+    path: (entry.positions, replaced[path])
+    for path, entry in delta.entries.items()
+  }
+  result = _written(flat, new)
+  if verify:
+    delta_checks.check_outcome(
+      result, delta.info.seed_fingerprint, 'taking the delta back'
+    )
+  return result
+
+
+def swap(
+  params: Mapping[str, Any],
+  old: SubsetDelta,
+  new: SubsetDelta,
+  seed_params: Mapping[str, Any],
+  *,
+  verify: bool = True,
+) -> dict[str, Any]:
+  """Returns the seed with another delta in it: revert and apply in one.
+
+  Args:
+    params: the seed with `old` applied, nested dict of arrays.
+    old: the delta that is applied.
+    new: the delta to apply instead, made from the same seed.
+    seed_params: the seed; see `revert`.
+    verify: False leaves out the check of the whole outcome.
+
+  Returns:
+    A new tree, equal to `apply(revert(params, old, seed_params), new)` to the
+    last bit.
+
+  Raises:
+    NotAppliedError: if the parameters do not hold the values of `old`.
+    WrongSeedError: if a delta was made from another seed.
+    DeltaError: of the kinds that `apply` names.
+
+  Example:
+    >>> seed = {'scale': np.float32([1.0, 2.0])}
+    >>> a = diff(seed, {'scale': np.float32([1.0, 2.5])})
+    >>> b = diff(seed, {'scale': np.float32([7.0, 2.0])})
+    >>> swap(apply(seed, a), a, b, seed)
+    {'scale': array([7., 2.], dtype=float32)}
+  """
+  if old.info.seed_fingerprint != new.info.seed_fingerprint:
+    raise WrongSeedError(
+      'the two deltas were made from different seeds: '
+      f'{old.info.seed_fingerprint} and {new.info.seed_fingerprint}'
+    )
+  flat, seed = paths.flatten(params), paths.flatten(seed_params)
+  for delta in (old, new):
+    delta_checks.check_fits(flat, delta, 'the parameters')
+    delta_checks.check_fits(seed, delta, 'the seed')
+  delta_checks.check_applied(flat, old)
+  replaced = delta_checks.check_replaced(seed, old)
+  delta_checks.check_replaced(seed, new)
+  writes = {}
+  for path, entry in old.entries.items():
+    writes[path] = (entry.positions, replaced[path])
+  for path, entry in new.entries.items():
+    positions, values = entry.positions, entry.values
+    if path in writes:
+      back, seeds = writes[path]
+      alone = ~np.isin(back, positions, assume_unique=True)
+      positions = np.concatenate([back[alone], positions])
+      values = np.concatenate([seeds[alone], values])
+    writes[path] = (positions, values)
+  result = _written(flat, writes)
+  if verify:
+    delta_checks.check_outcome(result, new.info.result_fingerprint, 'the swap')
+  return result
+
+
+def _differing(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+  """Returns the flat positions at which the bits differ."""
+  a, b = bits(_native(old)).reshape(-1), bits(_native(new)).reshape(-1)
+  found = [
+    np.flatnonzero(a[start : start + _CHUNK] != b[start : start + _CHUNK])
+    + start
+    for start in range(0, a.size, _CHUNK)
+  ]
+  return np.concatenate([np.empty(0, np.int64), *found])
+
+
+def _native(array: np.ndarray) -> np.ndarray:
+  return array.astype(fingerprints.DTYPES[array.dtype.name], copy=False)
+
+
+def _written(
+  flat: Mapping[str, Any],
+  writes: Mapping[str, tuple[np.ndarray, np.ndarray]],
+) -> dict[str, Any]:
+  result = dict(flat)
+  for path, (positions, values) in writes.items():
+    if positions.size:
+      result[path] = flat_access.scatter(flat[path], positions, values, path)
+  return paths.unflatten(result)

@@ -1,0 +1,131 @@
+"""The wheel, used outside the repository, is what the checkout is."""
+
+import importlib.metadata
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+# Runs where no source is near, and prints what an installation offers.
+FACTS = """
+import json, pathlib, sys
+import dst_t5x, dst_t5x.tasks
+from dst_t5x import cli, gin_path, seeds
+from dst_t5x.tasks import number_words
+root = gin_path.root()
+try:
+  cli.main(['gin-path'], standalone_mode=False)
+finally:
+  sys.stdout.flush()
+print(json.dumps({
+  'package': str(pathlib.Path(dst_t5x.__file__).parent),
+  'tasks': str(pathlib.Path(number_words.__file__).parent),
+  'root': str(root),
+  'gin': sorted(str(p.relative_to(root)) for p in root.rglob('*.gin')),
+  'seed': seeds.read('bundled').fingerprint,
+}))
+"""
+
+
+def _files(folder: str) -> set[str]:
+  return {
+    str(path.relative_to(REPOSITORY / folder))
+    for path in (REPOSITORY / folder).rglob('*')
+    if path.is_file() and '__pycache__' not in path.parts
+  }
+
+
+def _facts(where: Path, **env: str) -> dict:
+  run = subprocess.run(
+    [sys.executable, '-c', FACTS],
+    cwd=where,
+    env={**os.environ, **env},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert run.returncode == 0, run.stderr
+  search_paths, facts = run.stdout.strip().split('\n')
+  return {'search_paths': search_paths, **json.loads(facts)}
+
+
+@pytest.fixture(scope='module')
+def wheel(tmp_path_factory):
+  """The wheel, built from a copy, as a build leaves files in its source."""
+  place = tmp_path_factory.mktemp('wheel')
+  source = shutil.copytree(
+    REPOSITORY,
+    place / 'source',
+    ignore=shutil.ignore_patterns(
+      '.*', '__pycache__', '*.egg-info', 'build', 'dist'
+    ),
+  )
+  run = subprocess.run(
+    [sys.executable, '-m', 'build', '--wheel', '--no-isolation']
+    + ['--outdir', str(place / 'dist'), str(source)],
+    cwd=place,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert run.returncode == 0, run.stdout + run.stderr
+  (path,) = (place / 'dist').glob('*.whl')
+  return path
+
+
+@pytest.fixture(scope='module')
+def names(wheel):
+  return set(zipfile.ZipFile(wheel).namelist())
+
+
+def test_nothing_but_the_package(wheel, names):
+  assert wheel.name.endswith('-py3-none-any.whl')
+  version = importlib.metadata.version('dst_t5x')
+  tops = {name.split('/')[0] for name in names}
+  assert tops == {'dst_t5x', f'dst_t5x-{version}.dist-info'}
+
+
+@pytest.mark.parametrize(
+  ('folder', 'installed'),
+  [
+    ('dst_t5x', 'dst_t5x/'),
+    ('tasks', 'dst_t5x/tasks/'),
+    ('gin', 'dst_t5x/gin/'),
+  ],
+)
+def test_every_file_is_there(names, folder, installed):
+  files = _files(folder)
+  assert files
+  assert {installed + file for file in files} <= names
+
+
+def test_licence_and_command(wheel):
+  archive = zipfile.ZipFile(wheel)
+  (licence,) = [n for n in archive.namelist() if n.endswith('/LICENSE')]
+  assert archive.read(licence) == (REPOSITORY / 'LICENSE').read_bytes()
+  (points,) = [n for n in archive.namelist() if n.endswith('entry_points.txt')]
+  assert b'dst-t5x = dst_t5x.cli:main' in archive.read(points)
+
+
+def test_wheel_works_outside_the_repository(wheel, tmp_path):
+  # A wheel without compiled code is installed by unpacking it; PYTHONPATH
+  # comes before the editable install that this environment may have.
+  site = tmp_path / 'site'
+  zipfile.ZipFile(wheel).extractall(site)
+  facts = _facts(tmp_path, PYTHONPATH=str(site))
+  assert facts['package'] == str(site / 'dst_t5x')
+  assert facts['tasks'] == str(site / 'dst_t5x' / 'tasks')
+  assert facts['root'] == str(site / 'dst_t5x' / 'gin')
+  assert facts['search_paths'].split(',')[0] == facts['root']
+  assert set(facts['gin']) == _files('gin')
+
+  here = _facts(tmp_path)
+  assert facts['gin'] == here['gin']
+  assert facts['seed'] == here['seed']
