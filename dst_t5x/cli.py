@@ -14,7 +14,11 @@ import click
 
 # Name → module and attribute of its click command.
 COMMANDS: Mapping[str, str] = {
+  'eval': 'dst_t5x.commands.evaluate:evaluate',
   'gin-path': 'dst_t5x.commands.gin_path:gin_path',
+  'infer': 'dst_t5x.commands.infer:infer',
+  'quickstart': 'dst_t5x.commands.quickstart:quickstart',
+  'train': 'dst_t5x.commands.train:train',
 }
 
 # What the user can put right: a wrong value, a missing or forbidden file, a

@@ -26,7 +26,7 @@ from dst_t5x import bit_fields, rans
 
 CHUNK = 1 << 22  # most numbers that share a table
 LARGEST = 1 << 40  # a chunk of such numbers still adds up within an int64
-BLOCK = 1 << 14  # numbers whose low bits are packed at a time
+BLOCK = 1 << 13  # numbers whose low bits are packed at a time
 
 _RICE_BELOW = 1 << 17  # more are always rANS
 _RANS_FROM = 1 << 12  # fewer are always Rice

@@ -52,6 +52,10 @@ class TooManyDifferencesError(DeltaError):
   """More parameters differ than the caller allows."""
 
 
+class DeltaFileError(DeltaError):
+  """A file that is no delta, is damaged, or cannot be written."""
+
+
 class InfoError(DeltaError):
   """What a delta says about itself makes no sense."""
 

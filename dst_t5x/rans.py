@@ -101,13 +101,18 @@ def encode(
   first = (symbols.size - 1) // width * width
   # Popping goes forwards, so pushing goes backwards.
   for start in range(first, -1, -width):
-    row = symbols[start : start + width]
+    # Indices of NumPy's own kind are looked up twice as fast.
+    row = symbols[start : start + width].astype(np.intp)
     x = states[: row.size]
     full = x > most[row]
     words.append(x[full].astype(np.uint16))
     np.right_shift(x, 16, out=x, where=full)
-    quotient, rest = np.divmod(x, table[row])
-    x[:] = (quotient << np.uint32(_BITS)) + rest + starts[row]
+    own = table[row]
+    quotient = x // own
+    # (x div f) M + (x mod f) = x + (x div f) (M - f)
+    quotient *= np.uint32(TOTAL) - own
+    x += quotient
+    x += starts[row]
   return states, np.concatenate(words[::-1])
 
 
@@ -149,7 +154,7 @@ def decode(
   used = 0
   for start in range(0, count, states.size):
     x = states[: count - start]
-    slot = x & np.uint32(TOTAL - 1)
+    slot = (x & np.uint32(TOTAL - 1)).astype(np.intp)
     symbols[start : start + x.size] = owner[slot]
     np.right_shift(x, _BITS, out=x)
     x *= scale[slot]

@@ -140,7 +140,8 @@ def open_safely(path: atomic.Path) -> safetensors.safe_open:
   if not os.path.exists(name):
     raise ValueError(f'{name}: no such file')
   try:
-    return safetensors.safe_open(name, framework='np')
+    # Not a memory map: a file cut short meanwhile must not kill the process.
+    return safetensors.safe_open(name, framework='np', backend='pread')
   except (safetensors.SafetensorError, OSError, OverflowError) as error:
     raise ValueError(
       f'{name}: is no complete safetensors file ({_reason(name, error)})'

@@ -2,7 +2,6 @@
 
 import dataclasses
 import difflib
-import importlib.resources
 import json
 import os
 import pathlib
@@ -83,14 +82,29 @@ def read(path: str | os.PathLike[str]) -> Seed:
   """
   location = os.fspath(path)
   if location == BUNDLED:
-    package = importlib.resources.files('dst_t5x')
-    resource = package.joinpath('bundled', 'byte_tiny.safetensors')
-    if not resource.is_file():
-      raise SeedError(f'{BUNDLED!r}: this installation lacks {resource}')
-    with importlib.resources.as_file(resource) as file:
-      return _read_file(file, location)
+    return _read_file(bundled_path(), location)
   _refuse_other_layouts(location)
   return _read_file(pathlib.Path(location), location)
+
+
+def bundled_path() -> pathlib.Path:
+  """Returns where the bundled seed lies.
+
+  Returns:
+    Path of its file.
+
+  Raises:
+    SeedError: if the installation lacks it.
+
+  Example:
+    >>> bundled_path().name
+    'byte_tiny.safetensors'
+  """
+  package = pathlib.Path(__file__).resolve().parent
+  file = package / 'bundled' / 'byte_tiny.safetensors'
+  if not file.is_file():
+    raise SeedError(f'{BUNDLED!r}: this installation lacks {file}')
+  return file
 
 
 def write(

@@ -225,11 +225,9 @@ class Run(NamedTuple):
   params: list[Any]  # before the first step, and after each
   states: list[selective.SelectiveState]
 
-  def start(self, seed: Any) -> selective.SelectiveState:
+  def start(self, seed: dict[str, np.ndarray]) -> selective.SelectiveState:
     """Returns the state before the first step from any seed."""
-    tree = unflatten(seed) if '/' in ''.join(seed) else seed
-    tree = jax.tree.map(jnp.asarray, tree)
-    return begin(self.plan, tree, self.case.optimizer)
+    return begin(self.plan, on_device(seed), self.case.optimizer)
 
   def go(self, gradient: dict, state: Any, params: Any) -> tuple[Any, Any]:
     """Takes one step with a flat gradient."""
@@ -238,12 +236,12 @@ class Run(NamedTuple):
 
 
 def random_params(seed: int, dtype: Any = np.float32) -> dict[str, np.ndarray]:
-  """Returns parameters as a T5 has them: scales of 1, some zeros."""
+  """Returns parameters as a T5 has them: scales near 1, some zeros."""
   rng = np.random.default_rng(seed)
   params = {
     path: rng.normal(size=shape).astype(dtype) for path, shape in SHAPES.items()
   }
-  params['encoder/encoder_norm/scale'] = np.ones(4, dtype)
+  params['encoder/encoder_norm/scale'] = 1 + rng.normal(size=4) / 8
   params['token_embedder/embedding'][2] = 0
   params['token_embedder/embedding'][3, :2] = -0.0
   return {path: np.asarray(x, dtype) for path, x in params.items()}
@@ -258,6 +256,11 @@ def random_gradient(seed: int, dtype: Any = np.float32) -> dict:
   }
   gradient['token_embedder/embedding'][4 + seed % 2] = 0
   return gradient
+
+
+def on_device(flat: dict[str, np.ndarray]) -> Any:
+  """Returns the nested dict of arrays."""
+  return jax.tree.map(jnp.asarray, unflatten(flat))
 
 
 def begin(plan: plans.Plan, params: Any, optimizer: str) -> Any:
@@ -290,7 +293,7 @@ def run(name: str) -> Run:
   case = CASES[name]
   seed = random_params(0, case.dtype)
   gradients = [random_gradient(t, case.dtype) for t in range(STEPS)]
-  params = jax.tree.map(jnp.asarray, unflatten(seed))
+  params = on_device(seed)
   plan = plans.make(case.method, params, epsilon=case.epsilon)
   step = compiled_step(plan, case.optimizer)
   recorded = Run(case, plan, step, gradients, seed, [], [])

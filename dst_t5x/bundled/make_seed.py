@@ -37,7 +37,7 @@ MIXTURE = 'number_words_pretrain'
 
 @click.command()
 @click.argument('out', type=click.Path(dir_okay=False, path_type=pathlib.Path))
-@click.option('--steps', default=4000, show_default=True, help='Steps.')
+@click.option('--steps', default=2500, show_default=True, help='Steps.')
 @click.option('--batch-size', default=16, show_default=True, help='Rows.')
 @click.option('--rate', default=3e-3, show_default=True, help='Peak rate.')
 @click.option('--random-seed', default=0, show_default=True, help='Seed.')

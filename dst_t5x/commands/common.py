@@ -97,9 +97,11 @@ def gin_bindings(arguments: Iterable[str]) -> list[str]:
   found = []
   for argument in arguments:
     if not argument.startswith('--gin.') or '=' not in argument:
-      raise click.NoSuchOption(argument) if argument.startswith(
-        '-'
-      ) else click.UsageError(f'unexpected argument {argument!r}')
+      raise (
+        click.NoSuchOption(argument)
+        if argument.startswith('-')
+        else click.UsageError(f'unexpected argument {argument!r}')
+      )
     found.append(argument.removeprefix('--gin.'))
   return found
 

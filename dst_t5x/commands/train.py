@@ -48,7 +48,9 @@ The same command again resumes a run that was cut off.
 @click.option(
   '--train-file', type=click.Path(), help='TSV or JSON-lines file to train on.'
 )
-@click.option('--eval-file', type=click.Path(), help='The same, to evaluate on.')
+@click.option(
+  '--eval-file', type=click.Path(), help='The same, to evaluate on.'
+)
 @click.option('--seed', metavar='PATH', help="Seed: a file, or 'bundled'.")
 @click.option('--out', metavar='DIR', help="The run's directory.")
 @click.option('--method', default='dst', show_default=True, help='Method.')
@@ -99,9 +101,7 @@ def train(
         'with --gin_file these come from gin: '
         + ', '.join(f'--{n.replace("_", "-")}' for n in names)
       )
-    result = _from_gin(
-      gin_files, bindings, gin_search_paths, seed, out, quiet
-    )
+    result = _from_gin(gin_files, bindings, gin_search_paths, seed, out, quiet)
   else:
     if bindings:
       raise click.UsageError('--gin.… needs --gin_file')
@@ -174,9 +174,7 @@ def _from_file(
     checkpoint_period=flags['checkpoint_period'],
     random_seed=flags['random_seed'],
   )
-  return train_lib.train(
-    settings, seed=seeds.read(seed), out=out, quiet=quiet
-  )
+  return train_lib.train(settings, seed=seeds.read(seed), out=out, quiet=quiet)
 
 
 def _report(result: Any, as_json: bool) -> None:

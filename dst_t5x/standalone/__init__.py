@@ -1,0 +1,1 @@
+"""The runner without T5X: network, data, training, evaluation, decoding."""

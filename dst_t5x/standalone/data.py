@@ -195,8 +195,9 @@ class TrainBatches:
     if data_state.digest(self._last) != state.last_batch:
       raise DataStateError(
         f'{str(place)!r} cannot be continued: drawn again, batch '
-        f'{state.batches} differs. The task holds a random operation without '
-        'a seed; seed it (seqio.map_over_dataset with num_seeds)'
+        f'{state.batches} differs. Seed the random operations of the task '
+        '(seqio.map_over_dataset with num_seeds) and let its Python functions '
+        'depend on their arguments only'
       )
 
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 
-class Interrupted(Exception):
+class Interrupted(KeyboardInterrupt):
   """The run was asked to stop, and has saved its state."""
 
 

@@ -214,9 +214,7 @@ class Decoder(nn.Module):
     cross_bias = layers.mask_bias(segments, encoder_segments)
     x = self.dropout(x, deterministic=deterministic).astype(self.config.dtype)
     for layer in self.layers:
-      x = layer(
-        x, encoded, self_bias, cross_bias, deterministic=deterministic
-      )
+      x = layer(x, encoded, self_bias, cross_bias, deterministic=deterministic)
     return self.dropout(self.decoder_norm(x), deterministic=deterministic)
 
   def cross_caches(self, encoded: Float[Array, 'b k d']) -> list[LayerCache]:
@@ -277,9 +275,7 @@ class Transformer(nn.Module):
   def setup(self) -> None:
     """Makes the modules."""
     config = self.config
-    self.token_embedder = Embed(
-      config.vocab_size, config.emb_dim, config.dtype
-    )
+    self.token_embedder = Embed(config.vocab_size, config.emb_dim, config.dtype)
     self.encoder = Encoder(config)
     self.decoder = Decoder(config)
 
@@ -309,9 +305,7 @@ class Transformer(nn.Module):
       source_segments = (sources > 0).astype(jnp.int32)
     if target_segments is None:
       target_segments = (targets > 0).astype(jnp.int32)
-    encoded = self.encode(
-      sources, source_segments, deterministic=deterministic
-    )
+    encoded = self.encode(sources, source_segments, deterministic=deterministic)
     y = self.decoder(
       self.token_embedder(batch['decoder_input_tokens']),
       encoded,
@@ -390,9 +384,7 @@ def param_shapes(config: NetworkConfig) -> dict[str, jax.ShapeDtypeStruct]:
     >>> shapes['decoder/logits_dense/kernel'].shape
     (4, 8)
   """
-  return flatten(
-    jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
-  )
+  return flatten(jax.eval_shape(lambda: init_params(config, jax.random.key(0))))
 
 
 def logits(

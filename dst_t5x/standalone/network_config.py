@@ -44,11 +44,11 @@ class NetworkConfig:
     object.__setattr__(self, 'mlp_activations', tuple(self.mlp_activations))
     for field in dataclasses.fields(self):
       value = getattr(self, field.name)
-      if field.type is int or field.type == 'int':
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-          raise ValueError(
-            f'network {field.name}={value!r} must be a whole number >= 1'
-          )
+      whole = isinstance(value, int) and not isinstance(value, bool)
+      if field.type is int and not (whole and value >= 1):
+        raise ValueError(
+          f'network {field.name}={value!r} must be a whole number >= 1'
+        )
     if not 0.0 <= self.dropout_rate < 1.0:
       raise ValueError(f'dropout_rate={self.dropout_rate!r} must be in [0, 1)')
     unknown = set(self.mlp_activations) - set(ACTIVATIONS)
@@ -58,9 +58,7 @@ class NetworkConfig:
         + ', '.join(ACTIVATIONS)
       )
     if self.dtype not in DTYPES:
-      raise ValueError(
-        f'dtype={self.dtype!r}: known are {", ".join(DTYPES)}'
-      )
+      raise ValueError(f'dtype={self.dtype!r}: known are {", ".join(DTYPES)}')
 
   def with_dropout(self, rate: float) -> Self:
     """Returns the same network with another dropout rate.

@@ -56,7 +56,7 @@ def predictor(
       f'vocab_size={config.vocab_size}'
     )
 
-  def predict_fn(tokens: np.ndarray) -> np.ndarray:
+  def predict_fn(tokens: Any) -> np.ndarray:
     decoded = decoding.decode(
       config,
       params,

@@ -141,9 +141,7 @@ def run(
     budget=result.plan.budget,
     max_silo_overrun=counted.overrun,
     delta_bytes=result.delta_path.stat().st_size,
-    dense_bytes=sum(
-      np.asarray(x).nbytes for x in jax.tree.leaves(seed.params)
-    ),
+    dense_bytes=sum(np.asarray(x).nbytes for x in jax.tree.leaves(seed.params)),
     step_time_ratio=selective_time / full_time,
     step_seconds=selective_time,
     full_step_seconds=full_time,
@@ -155,7 +153,9 @@ def run(
     seconds=time.monotonic() - began,
     train_seconds=train_seconds,
     delta=str(result.delta_path),
-    seed=seed.location,
+    seed=str(
+      seeds.bundled_path() if seed.location == seeds.BUNDLED else seed.location
+    ),
     seed_fingerprint=seed.fingerprint,
   )
   _write(result, report, seed.params, adapted)
@@ -209,10 +209,23 @@ def predict_in_new_process(
   """
   done = subprocess.run(
     [
-      sys.executable, '-m', 'dst_t5x.cli', 'infer', '--json', '--input', '-',
-      '--seed', seed, '--delta', str(delta),
-      '--inputs-length', str(DECODE_LENGTH),
-      '--targets-length', str(DECODE_LENGTH), '--batch-size', '100',
+      sys.executable,
+      '-m',
+      'dst_t5x.cli',
+      'infer',
+      '--json',
+      '--input',
+      '-',
+      '--seed',
+      seed,
+      '--delta',
+      str(delta),
+      '--inputs-length',
+      str(DECODE_LENGTH),
+      '--targets-length',
+      str(DECODE_LENGTH),
+      '--batch-size',
+      '100',
     ],  # fmt: skip
     input='\n'.join(inputs) + '\n',
     capture_output=True,

@@ -46,9 +46,7 @@ def claim(
   if run_file.exists():
     found = read(root)
     changed = sorted(
-      key
-      for key in {*wanted, *found}
-      if wanted.get(key) != found.get(key)
+      key for key in {*wanted, *found} if wanted.get(key) != found.get(key)
     )
     if changed:
       raise RunDirError(

@@ -102,9 +102,21 @@ class TrainSettings(NamedTuple):
     found = {
       name: describe(getattr(self, name))
       for name in (
-        'method', 'mixture_or_task_name', 'task_feature_lengths', 'batch_size',
-        'learning_rate', 'optimizer', 'epsilon', 'budget', 'silos', 'z_loss',
-        'label_smoothing', 'dropout_rate', 'random_seed', 'pack', 'use_cached',
+        'method',
+        'mixture_or_task_name',
+        'task_feature_lengths',
+        'batch_size',
+        'learning_rate',
+        'optimizer',
+        'epsilon',
+        'budget',
+        'silos',
+        'z_loss',
+        'label_smoothing',
+        'dropout_rate',
+        'random_seed',
+        'pack',
+        'use_cached',
       )  # fmt: skip
     }
     if self.method.schedule.steps is None:

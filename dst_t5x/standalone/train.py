@@ -19,8 +19,8 @@ import numpy as np
 from clu import metric_writers
 from jax.sharding import NamedSharding, PartitionSpec
 
-from dst_t5x import delta as delta_lib
 from dst_t5x import atomic, delta_file, plans, seeds, selective
+from dst_t5x import delta as delta_lib
 from dst_t5x.delta import SubsetDelta
 from dst_t5x.standalone import checkpoints, data, evaluate, run_dir
 from dst_t5x.standalone.history import History
@@ -357,8 +357,8 @@ class _Saver:
 
 
 def _silo_rule(settings: TrainSettings) -> str:
-  scheme = settings.silos if settings.silos is not None else (
-    settings.method.silos
+  scheme = (
+    settings.silos if settings.silos is not None else (settings.method.silos)
   )
   return scheme if isinstance(scheme, str) else repr([tuple(r) for r in scheme])
 

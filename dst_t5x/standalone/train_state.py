@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float32
 
 from dst_t5x import plans, selective
@@ -48,7 +48,9 @@ def data_mesh() -> Mesh:
     >>> data_mesh().axis_names
     ('data',)
   """
-  return jax.make_mesh((jax.device_count(),), ('data',))
+  return jax.make_mesh(
+    (jax.device_count(),), ('data',), axis_types=(AxisType.Auto,)
+  )
 
 
 def replicated_layout(mesh: Mesh, params: Any) -> Layout | None:
