@@ -33,6 +33,8 @@ _RANS_FROM = 1 << 12  # fewer are always Rice
 _MAX_RICE = 40
 _RANS = 64  # first byte; for Rice it is b
 _UNARY_BLOCK = 1 << 13  # bytes
+# A table of one symbol, the number of words, and 16 states (bytes).
+_LEAST_CHUNK = rans.SYMBOLS // 8 + 2 + 4 + 4 * 16
 
 # First number and low bits of every symbol.
 _EXPONENT = np.arange(4 * _MAX_RICE + 4) >> 2
@@ -97,15 +99,19 @@ def decode(
     array([1, 9, 2])
   """
   reader = _Reader(data)
-  numbers = np.empty(count, np.int64)
+  numbers = np.empty(0, np.int64)
   if count:
     code = reader.take(1)[0]
     if code == _RANS:
+      # Before memory is taken: no chunk is smaller than this.
+      reader.expect(_pieces(count) * _LEAST_CHUNK)
+      numbers = np.empty(count, np.int64)
       for start, stop in _chunks(count):
         _decode_chunk(reader, numbers[start:stop])
     elif code <= _MAX_RICE:
       if count >= _RICE_BELOW:
         raise ValueError(f'{count} numbers are too many for a Rice code')
+      numbers = np.empty(count, np.int64)
       _decode_rice(reader, numbers, code)
     else:
       raise ValueError(f'unknown code {code}')
@@ -130,18 +136,25 @@ class _Reader:
   def left(self) -> int:
     return len(self._data) - self._used
 
-  def take(self, size: int) -> memoryview:
+  def expect(self, size: int) -> None:
     if size > self.left:
       raise ValueError(f'{size} bytes expected where {self.left} are left')
+
+  def take(self, size: int) -> memoryview:
+    self.expect(size)
     self._used += size
     return self._data[self._used - size : self._used]
 
 
 def _chunks(count: int) -> list[tuple[int, int]]:
   """Returns where chunks of equal size start and stop."""
-  pieces = -(-count // CHUNK)
+  pieces = _pieces(count)
   ends = [count * i // pieces for i in range(pieces + 1)]
   return list(itertools.pairwise(ends))
+
+
+def _pieces(count: int) -> int:
+  return -(-count // CHUNK)
 
 
 def _blocks(count: int) -> Iterator[slice]:

@@ -134,7 +134,7 @@ def revert(
   """
   flat, seed = paths.flatten(params), paths.flatten(seed_params)
   delta_checks.check_fits(flat, delta, 'the parameters')
-  delta_checks.check_fits(seed, delta, 'the seed')
+  delta_checks.check_fits(seed, delta, "the seed's parameters")
   delta_checks.check_applied(flat, delta)
   replaced = delta_checks.check_replaced(seed, delta)
   new = {
@@ -190,7 +190,7 @@ def swap(
   flat, seed = paths.flatten(params), paths.flatten(seed_params)
   for delta in (old, new):
     delta_checks.check_fits(flat, delta, 'the parameters')
-    delta_checks.check_fits(seed, delta, 'the seed')
+    delta_checks.check_fits(seed, delta, "the seed's parameters")
   delta_checks.check_applied(flat, old)
   replaced = delta_checks.check_replaced(seed, old)
   delta_checks.check_replaced(seed, new)

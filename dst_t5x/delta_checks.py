@@ -60,7 +60,7 @@ def check_names(
     if path not in there:
       close = difflib.get_close_matches(path, there, n=1, cutoff=0.4)
       nearest = f'; nearest: {close[0]!r}' if close else ''
-      raise UnknownParameterError(f'{where} lack {path!r}{nearest}')
+      raise UnknownParameterError(f'no {path!r} among {where}{nearest}')
 
 
 def check_like(

@@ -61,8 +61,8 @@ def diff(
     (array([1]), array([2.5], dtype=float32))
   """
   seed, tuned = paths.flatten(seed_params), paths.flatten(tuned_params)
-  delta_checks.check_names(tuned, seed, 'the tuned parameters')
-  delta_checks.check_names(seed, tuned, 'the seed')
+  delta_checks.check_names(seed, tuned, 'the tuned parameters')
+  delta_checks.check_names(tuned, seed, "the seed's parameters")
   entries, replaced = {}, {}
   seed_digests, tuned_digests = {}, {}
   for path, leaf in seed.items():

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import safetensors
 
 from dst_t5x import (
   atomic,
@@ -118,7 +119,7 @@ def read(
       after = os.stat(path)
   except DeltaError as error:
     raise type(error)(f'{name}: {error}') from error
-  except ValueError as error:
+  except (ValueError, OSError, safetensors.SafetensorError) as error:
     message = str(error).removeprefix(f'{name}: ')
     raise DeltaFileError(f'{name}: {message}') from error
   if (before.st_ino, before.st_size, before.st_mtime_ns) != (
@@ -183,7 +184,7 @@ def _tensors(
   replaced = None
   if seed is not None:
     flat = paths.flatten(seed)
-    delta_checks.check_fits(flat, delta, 'the seed')
+    delta_checks.check_fits(flat, delta, "the seed's parameters")
     replaced = delta_checks.check_replaced(flat, delta)
   by_dtype: dict[str, list[str]] = {}
   for path, entry in delta.entries.items():

@@ -224,7 +224,9 @@ def _replaced(
       f'fingerprint {info.seed_fingerprint}'
     )
   flat = paths.flatten(seed)
-  delta_checks.check_names({row.path: row for row in table}, flat, 'the seed')
+  delta_checks.check_names(
+    {row.path: row for row in table}, flat, "the seed's parameters"
+  )
   values = {}
   for row, flat_positions in zip(table, positions, strict=True):
     leaf, dtype = flat[row.path], fingerprints.DTYPES[row.dtype]

@@ -148,10 +148,7 @@ def d3(
 
   Source: ID3, equation 1.
   """
-  if not 0.0 < offset < float('inf'):
-    raise ValueError(f'D3 offset must be positive and finite, not {offset!r}')
-  if not abs(exponent) < float('inf'):
-    raise ValueError(f'D3 exponent must be finite, not {exponent!r}')
+  _check_d3(offset, exponent)
   base = jnp.abs(_float32(params)) + jnp.float32(offset)
   return jnp.abs(_float32(gradient)) / _power(base, exponent)
 
@@ -247,12 +244,23 @@ def d3_score(*, offset: float, exponent: float) -> Score:
   Returns:
     A score that reads the parameters and their gradient.
 
+  Raises:
+    ValueError: if the offset is not positive or the exponent not finite.
+
   Example:
     >>> d3_score(offset=1.0, exponent=2.0).reads
     ('params', 'gradient')
   """
+  _check_d3(offset, exponent)
   fn = functools.partial(d3, offset=offset, exponent=exponent)
   return Score(fn, ('params', 'gradient'))
+
+
+def _check_d3(offset: float, exponent: float) -> None:
+  if not 0.0 < offset < float('inf'):
+    raise ValueError(f'D3 offset must be positive and finite, not {offset!r}')
+  if not abs(exponent) < float('inf'):
+    raise ValueError(f'D3 exponent must be finite, not {exponent!r}')
 
 
 def _float32(x: jax.Array) -> jax.Array:

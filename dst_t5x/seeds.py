@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
+import safetensors
 
 from dst_t5x import fingerprints, paths, safetensors_file
 
@@ -225,12 +226,12 @@ def _read_file(file: pathlib.Path, location: str) -> Seed:
     metadata = handle.metadata() or {}
     names = list(handle.keys())
     _check_metadata(metadata, names, location)
-    flat = {name: np.asarray(handle.get_tensor(name)) for name in names}
+    flat = _tensors_in(handle, names, location)
   try:
     params = paths.unflatten(flat)
     found = fingerprints.fingerprint(params)
     config = json.loads(metadata['config']) if 'config' in metadata else None
-  except ValueError as error:
+  except (ValueError, RecursionError) as error:
     raise SeedError(f'the seed {location} is damaged: {error}') from error
   if found != metadata.get('fingerprint'):
     raise SeedError(
@@ -240,6 +241,15 @@ def _read_file(file: pathlib.Path, location: str) -> Seed:
   for array in flat.values():
     array.flags.writeable = False
   return Seed(params, config, location, found)
+
+
+def _tensors_in(
+  handle: Any, names: Sequence[str], location: str
+) -> dict[str, np.ndarray]:
+  try:
+    return {name: np.asarray(handle.get_tensor(name)) for name in names}
+  except (safetensors.SafetensorError, OSError, KeyError) as error:
+    raise SeedError(f'cannot read the seed {location}: {error}') from error
 
 
 def _check_metadata(

@@ -39,6 +39,10 @@ def bleu(
     `{'bleu': from 0 to 100}`, with sacrebleu's own defaults (tokenization
     '13a', mixed case).
 
+  Example:
+    >>> round(bleu(['it is a fine day'], ['it is a fine day'])['bleu'], 6)
+    100.0
+
   Source: Post, A Call for Clarity in Reporting BLEU Scores (2018).
   """
   import sacrebleu
@@ -59,6 +63,10 @@ def chrf(
 
   Returns:
     `{'chrf': from 0 to 100}`: chrF2, of character 6-grams and no words.
+
+  Example:
+    >>> round(chrf(['a fine day'], ['a fine day'])['chrf'], 6)
+    100.0
 
   Source: Popović, chrF: character n-gram F-score (2015).
   """

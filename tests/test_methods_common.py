@@ -9,14 +9,9 @@ from dst_t5x import methods, plans, selective, thresholds
 from tests import cases, checks, reference
 from tests.cases import CASES, SHAPES, SILO_OF, STEPS
 
-SELECTIVE = [name for name in CASES if name != 'full']
-EXACT = [name for name in SELECTIVE if not CASES[name].approximate]
-SCORED = [name for name in SELECTIVE if CASES[name].score]
-READS_GRADIENT = [
-  name
-  for name in SELECTIVE
-  if set(CASES[name].method.score.reads) & {'gradient', 'proposed'}
-]
+# The scope puts all tests of a case side by side, so that one worker runs, and
+# compiles, it.
+every_case = pytest.mark.parametrize('name', CASES, scope='module')
 
 
 def scores_of(name, seed, params, proposed, gradient):
@@ -38,64 +33,71 @@ def scores_of(name, seed, params, proposed, gradient):
   return {p: np.full(SHAPES[p], float('norm/' in p), np.float32) for p in seed}
 
 
-@pytest.mark.parametrize('name', CASES)
+def expected_subset(run, t, held):
+  """Returns the subset after step t by sorting NumPy scores, or None.
+
+  `held` is the subset before, for methods that keep it.
+  """
+  case, silo_of = run.case, SILO_OF[run.case.silos]
+  if case.score is None or (case.approximate and not case.grows):
+    return None
+  if case.grows and t >= case.grows:
+    return held
+  scores = scores_of(
+    case.score,
+    run.seed,
+    checks.flat(run.params[t]),
+    cases.proposed(run.states[t + 1]),
+    run.gradients[t],
+  )
+  due = case.k(t + 1)
+  if not case.grows:
+    return checks.top(scores, silo_of, due)
+  counts = checks.per_silo(held, silo_of, due)
+  new = checks.top(
+    {p: np.where(held[p], 0, x) for p, x in scores.items()},
+    silo_of,
+    {silo: due[silo] - counts[silo] for silo in due},
+  )
+  return {p: held[p] | new[p] for p in held}
+
+
+@every_case
 def test_never_more_than_the_budget_and_the_rest_is_the_seed(name):
   run = cases.run(name)
+  silo_of = SILO_OF[run.case.silos]
   for t in range(1, STEPS + 1):
-    checks.within_budget(
-      run.seed, run.params[t], SILO_OF[run.case.silos], run.case.k(t)
-    )
+    k = run.case.k(t)
+    checks.within_budget(run.seed, run.params[t], silo_of, k)
+    if not run.case.approximate and name != 'full':
+      # Every silo has that many positive, untied scores.
+      checks.budget_used(run.seed, run.params[t], silo_of, k)
 
 
-@pytest.mark.parametrize('name', EXACT)
-def test_the_whole_budget_is_used(name):
-  # Every silo with k > 0 has that many positive, untied scores.
-  run = cases.run(name)
-  for t in range(1, STEPS + 1):
-    checks.budget_used(
-      run.seed, run.params[t], SILO_OF[run.case.silos], run.case.k(t)
-    )
-
-
-@pytest.mark.parametrize('name', SCORED)
+@every_case
 def test_the_subset_is_the_top_of_the_scores_and_holds_the_proposal(name):
   run = cases.run(name)
-  case, silo_of = run.case, SILO_OF[run.case.silos]
-  held = {p: np.zeros(s, bool) for p, s in SHAPES.items()}
+  subset = {p: np.zeros(s, bool) for p, s in SHAPES.items()}
   for t in range(STEPS):
-    before, after = checks.flat(run.params[t]), checks.flat(run.params[t + 1])
+    after = checks.flat(run.params[t + 1])
     proposed = cases.proposed(run.states[t + 1])
-    scores = scores_of(
-      case.score, run.seed, before, proposed, run.gradients[t]
-    )
-    if case.approximate and not case.grows:
+    expected = expected_subset(run, t, subset)
+    if expected is not None:
+      subset = expected
+    elif run.case.approximate:
       subset = checks.changed(run.seed, after)
-      checks.nothing_better_outside(scores, subset, silo_of)
-    else:
-      due = case.k(t + 1)
-      if case.grows:
-        counts = checks.per_silo(held, silo_of, due)
-        due = {silo: due[silo] - counts[silo] for silo in due}
-        if t >= case.grows:
-          due = dict.fromkeys(due, 0)
-        scores = {p: np.where(held[p], 0, x) for p, x in scores.items()}
-      subset = checks.top(scores, silo_of, due)
-      if case.grows:
-        held = subset = {p: held[p] | subset[p] for p in held}
+      scores = scores_of(run.case.score, run.seed, None, proposed, None)
+      checks.nothing_better_outside(
+        scores, subset, SILO_OF[run.case.silos]
+      )
+    elif name == 'full':
+      subset = {p: np.ones(s, bool) for p, s in SHAPES.items()}
+    elif not t:  # drawn at random, and kept
+      subset = checks.changed(run.seed, after)
     checks.reset_to_seed(run.seed, after, proposed, subset)
 
 
-@pytest.mark.parametrize('name', [n for n in EXACT if CASES[n].grows])
-def test_a_kept_subset_only_grows(name):
-  run = cases.run(name)
-  before = checks.changed(run.seed, run.params[1])
-  for t in range(2, STEPS + 1):
-    now = checks.changed(run.seed, run.params[t])
-    assert all((now[p] >= before[p]).all() for p in now)
-    before = now
-
-
-@pytest.mark.parametrize('name', SELECTIVE)
+@every_case
 def test_the_reported_size_and_churn_are_the_counted_ones(name):
   run = cases.run(name)
   before = checks.changed(run.seed, run.params[0])
@@ -107,7 +109,9 @@ def test_the_reported_size_and_churn_are_the_counted_ones(name):
       zip(run.plan.silos.names, metrics.subset_size.tolist(), strict=True)
     )
     entered = sum(int((now[p] & ~before[p]).sum()) for p in now)
-    if run.case.dtype == np.float32:
+    if name == 'full':  # it selects nothing
+      assert int(metrics.churn) == 0
+    elif run.case.dtype == np.float32:
       assert sizes == counts
       assert int(metrics.churn) == entered
     else:  # a selected bfloat16 may round back to its seed
@@ -115,13 +119,12 @@ def test_the_reported_size_and_churn_are_the_counted_ones(name):
     before = now
 
 
-@pytest.mark.parametrize('name', CASES)
+@every_case
 def test_one_compilation_serves_all_steps(name):
-  run = cases.run(name)
-  assert run.step._cache_size() == 1
+  assert cases.run(name).step._cache_size() == 1
 
 
-@pytest.mark.parametrize('name', CASES)
+@every_case
 def test_resumed_is_uninterrupted_and_not_a_cold_start(name):
   run = cases.run(name)
   half = STEPS // 2
@@ -141,7 +144,7 @@ def test_resumed_is_uninterrupted_and_not_a_cold_start(name):
   assert any(x.any() for x in different.values())
 
 
-@pytest.mark.parametrize('name', CASES)
+@every_case
 def test_the_same_inputs_give_the_same_bits_again(name):
   run = cases.run(name)
   params, state = run.go(run.gradients[0], run.states[0], run.params[0])
@@ -151,8 +154,8 @@ def test_the_same_inputs_give_the_same_bits_again(name):
   )
 
 
-@pytest.mark.parametrize('name', SELECTIVE)
-def test_ties_are_dropped_together(name):
+@every_case
+def test_what_ties_is_dropped_together(name):
   run = cases.run(name)
   silo_of = SILO_OF[run.case.silos]
   alike = {p: np.full(s, 0.5, run.case.dtype) for p, s in SHAPES.items()}
@@ -160,72 +163,70 @@ def test_ties_are_dropped_together(name):
   for t in range(2):
     params, state = run.go(alike, state, params)
     checks.within_budget(alike, params, silo_of, run.case.k(t + 1))
-    if run.case.method.name != 'random_mask':
+    if name != 'random_mask':  # whose scores do not tie
       checks.equal_entries_move_together(alike, params)
 
 
-@pytest.mark.parametrize('name', ['dst', 'dst-tensor', 'dst-algorithm2'])
-def test_duplicates_across_the_edge_all_stay_out(name):
+@every_case
+def test_duplicates_across_the_edge_are_dropped_together(name):
+  # Three equal rows in seed and gradient: every score of the tensor is there
+  # three times, and no budget is a multiple of three in all silos.
   run = cases.run(name)
+  path = 'encoder/layers_0/mlp/wo/kernel'
   twins = {p: x.copy() for p, x in run.seed.items()}
   gradient = {p: x.copy() for p, x in run.gradients[0].items()}
   for tree in (twins, gradient):
-    tree['encoder/layers_0/mlp/wo/kernel'][1:] = tree[
-      'encoder/layers_0/mlp/wo/kernel'
-    ][0]  # three of each score: k = 2 or 3 cuts through a group or fits one
-  state = run.start(twins)
-  params, _ = run.go(gradient, state, cases.on_device(twins))
-  checks.within_budget(
-    twins, params, SILO_OF[run.case.silos], run.case.k(1)
-  )
-  moved = checks.changed(twins, params)['encoder/layers_0/mlp/wo/kernel']
-  assert (moved == moved[0]).all()
+    tree[path][1:] = tree[path][0]
+  params, _ = run.go(gradient, run.start(twins), cases.on_device(twins))
+  checks.within_budget(twins, params, SILO_OF[run.case.silos], run.case.k(1))
+  if name != 'random_mask':
+    moved = checks.changed(twins, params)[path]
+    assert (moved == moved[0]).all()
 
 
-@pytest.mark.parametrize('name', SELECTIVE)
-def test_zero_seeds_and_zero_gradients(name):
+@every_case
+def test_zero_seeds(name):
   run = cases.run(name)
   nothing = {p: np.zeros(s, run.case.dtype) for p, s in SHAPES.items()}
   params, state = run.go(
     run.gradients[0], run.start(nothing), cases.on_device(nothing)
   )
   selective.raise_if_invalid(run.plan, state)
-  checks.within_budget(
-    nothing, params, SILO_OF[run.case.silos], run.case.k(1)
-  )
+  checks.within_budget(nothing, params, SILO_OF[run.case.silos], run.case.k(1))
   if run.case.score == 'inverse_relative':  # |θ⁰ …| = 0 everywhere
     checks.same_bits(nothing, params)
 
 
-@pytest.mark.parametrize('bad', [np.nan, np.inf])
-@pytest.mark.parametrize('name', READS_GRADIENT)
-def test_a_bad_score_is_reported_with_its_parameter(name, bad):
+@every_case
+def test_a_bad_score_is_reported_with_its_parameter(name):
   run = cases.run(name)
   path = 'encoder/layers_0/mlp/wo/kernel'
-  gradient = {p: x.copy() for p, x in run.gradients[0].items()}
-  gradient[path][1, 2] = bad
-  params, state = run.go(gradient, run.states[0], run.params[0])
-  # It is not forgotten in the steps after.
-  _, later = run.go(run.gradients[1], state, run.params[1])
-  for s in (state, later):
-    checks.reports(
-      lambda s=s: selective.raise_if_invalid(run.plan, s),
-      selective.NonFiniteScoreError,
-      path,
-    )
-  if run.case.optimizer == 'adamw':  # which does not spread it
+  score = run.case.method.score
+  for bad in (np.nan, np.inf):
+    gradient = {p: x.copy() for p, x in run.gradients[0].items()}
+    gradient[path][1, 2] = bad
+    _, state = run.go(gradient, run.states[0], run.params[0])
+    # It is not forgotten in the steps after.
+    _, later = run.go(run.gradients[1], state, run.params[1])
+    for s in (state, later):
+      if score and {'gradient', 'proposed'} & set(score.reads):
+        checks.reports(
+          lambda s=s: selective.raise_if_invalid(run.plan, s),
+          selective.NonFiniteScoreError,
+          path,
+        )
+      else:  # its score reads no gradient; the loss is not finite, and tells
+        selective.raise_if_invalid(run.plan, s)
+  selective.raise_if_invalid(run.plan, run.states[-1])
+  if name == 'dst':  # AdamW does not spread it
     with pytest.raises(selective.NonFiniteScoreError) as error:
       selective.raise_if_invalid(run.plan, state)
     assert 'attention' not in str(error.value)
-  selective.raise_if_invalid(run.plan, run.states[-1])
-
-
-def test_a_bad_seed_is_reported_by_pafi():
-  run = cases.run('pafi')
-  seed = run.seed | {'logit_scale': np.asarray(np.nan, np.float32)}
-  _, state = run.go(run.gradients[0], run.start(seed), run.params[0])
-  with pytest.raises(selective.NonFiniteScoreError, match='logit_scale'):
-    selective.raise_if_invalid(run.plan, state)
+  if name == 'pafi':
+    seed = run.seed | {'logit_scale': np.asarray(np.nan, np.float32)}
+    _, state = run.go(run.gradients[0], run.start(seed), run.params[0])
+    with pytest.raises(selective.NonFiniteScoreError, match='logit_scale'):
+      selective.raise_if_invalid(run.plan, state)
 
 
 SMALL = {'a/kernel': (4, 5), 'b': ()}

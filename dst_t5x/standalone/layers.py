@@ -200,13 +200,19 @@ def position_bucket(
     distance = jnp.abs(relative)
   else:
     distance = jnp.maximum(-relative, 0)
+  table = jnp.asarray(_distance_buckets(buckets), relative.dtype)
+  return offset + table[jnp.minimum(distance, MAX_DISTANCE)]
+
+
+def _distance_buckets(buckets: int) -> np.ndarray:
+  # NumPy's logarithm on every device, as in T5X: distances such as 32 lie on an
+  # edge, where another rounding would put them into another bucket.
+  distance = np.arange(MAX_DISTANCE + 1)
   exact = buckets // 2
-  ratio = distance.astype(jnp.float32) / exact + np.finfo(np.float32).eps
-  large = exact + (
-    jnp.log(ratio) / math.log(MAX_DISTANCE / exact) * (buckets - exact)
-  ).astype(jnp.int32)
-  large = jnp.minimum(large, buckets - 1)
-  return offset + jnp.where(distance < exact, distance, large)
+  ratio = distance.astype(np.float32) / exact + np.finfo(np.float32).eps
+  growth = np.log(ratio) / np.log(MAX_DISTANCE / exact)
+  large = exact + (growth * (buckets - exact)).astype(np.int32)
+  return np.where(distance < exact, distance, np.minimum(large, buckets - 1))
 
 
 def mask_bias(

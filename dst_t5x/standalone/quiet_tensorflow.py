@@ -1,6 +1,6 @@
-"""TensorFlow and seqio for reading data: no GPU, and nothing on stderr.
+"""TensorFlow, and what imports it, for data: no GPU, and nothing on stderr.
 
-Every module of this package takes both from here, so whichever comes first
+Every module of this package takes them from here, so whichever comes first
 imports them properly:
 
   from dst_t5x.standalone.quiet_tensorflow import seqio, tf
@@ -61,6 +61,7 @@ def _hide_gpus(tensorflow: object) -> None:
 with _stderr_held_back():
   import seqio
   import tensorflow as tf
+  from clu import metric_writers
 
   _hide_gpus(tf)
 
@@ -83,4 +84,4 @@ def quiet() -> Iterator[None]:
     logging.set_verbosity(level)
 
 
-__all__ = ['quiet', 'seqio', 'tf']
+__all__ = ['metric_writers', 'quiet', 'seqio', 'tf']

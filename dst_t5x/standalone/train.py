@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from clu import metric_writers
 from jax.sharding import NamedSharding, PartitionSpec
 
 from dst_t5x import atomic, delta_file, plans, seeds, selective
@@ -28,6 +27,7 @@ from dst_t5x.standalone.interrupts import Interrupted, stop_requests
 from dst_t5x.standalone.network import param_shapes
 from dst_t5x.standalone.network_config import NetworkConfig
 from dst_t5x.standalone.progress import TrainProgress
+from dst_t5x.standalone.quiet_tensorflow import metric_writers
 from dst_t5x.standalone.settings import TrainSettings, describe
 from dst_t5x.standalone.train_state import (
   TrainState,
@@ -390,7 +390,7 @@ def _evaluate(
   state: TrainState,
   step: int,
   history: History,
-  writer: metric_writers.MetricWriter,
+  writer: Any,
 ) -> dict[str, dict[str, float]]:
   scores = evaluate.evaluate_params(
     settings.mixture_or_task_name,

@@ -271,13 +271,9 @@ def echo(monkeypatch):
   return calls
 
 
-def free(texts, **settings):
-  settings: Any = {
-    'input_length': 16,
-    'max_decode_len': 8,
-    'batch_size': 2,
-  } | settings
-  return evaluate.predict_texts(TINY, None, texts, **settings)
+def free(texts, **changed):
+  settings: Any = {'input_length': 16, 'max_decode_len': 8, 'batch_size': 2}
+  return evaluate.predict_texts(TINY, None, texts, **settings | changed)
 
 
 def test_free_texts_come_back_in_order(echo):
