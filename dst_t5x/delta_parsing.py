@@ -59,14 +59,14 @@ def check_metadata(metadata: Mapping[str, str]) -> Mapping[str, str]:
   """
   if metadata.get('format') != FORMAT:
     raise DeltaFileError(
-      f'is a safetensors file of the format {metadata.get("format")!r}, not '
-      f'{FORMAT!r}'
+      f'is a safetensors file of the format {metadata.get("format")!r:.40}, '
+      f'not {FORMAT!r}'
     )
   version = metadata.get('version', '')
   match = re.fullmatch(r'([0-9]{1,6})\.([0-9]{1,6})', version)
   if match is None or int(match[1]) != VERSION[0]:
     raise DeltaFileError(
-      f'has version {version!r}; this release reads versions {VERSION[0]}.x, '
+      f'has version {version[:40]!r}; this release reads {VERSION[0]}.x, '
       'and a newer one may read it'
     )
   return metadata
@@ -145,12 +145,14 @@ def _info(metadata: Mapping[str, str]) -> DeltaInfo:
 
   def count(name: str) -> int:
     if not re.fullmatch('[0-9]{1,18}', take(name)):
-      raise DeltaFileError(f'{name}={take(name)!r} in metadata is no count')
+      raise DeltaFileError(
+        f'{name}={take(name)[:40]!r} in metadata is no count'
+      )
     return int(take(name))
 
   epsilon = metadata.get('epsilon')
   if epsilon is not None and not re.fullmatch('[0-9.e-]{1,30}', epsilon):
-    raise DeltaFileError(f'epsilon={epsilon!r} in metadata is no fraction')
+    raise DeltaFileError(f'epsilon={epsilon[:40]!r} in metadata is no fraction')
   return DeltaInfo(
     method=take('method'),
     epsilon=None if epsilon is None else float(epsilon),

@@ -160,7 +160,7 @@ class DeltaInfo:
       value = getattr(self, name)
       if not isinstance(value, str) or not _FINGERPRINT.fullmatch(value):
         raise InfoError(
-          f"{name}={value!r} must be 'sha256:' and 64 lowercase hex digits"
+          f"{name}={value!r:.99} must be 'sha256:' and 64 lowercase hex digits"
         )
     if self.epsilon is not None and not (
       isinstance(self.epsilon, float) and 0.0 < self.epsilon <= 1.0

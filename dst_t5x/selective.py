@@ -302,7 +302,8 @@ def _noise(
 
 def _no_masks(params: Any) -> subsets.Masks:
   return {
-    path: jnp.zeros(x.shape, jnp.bool_)
+    # On the devices that the parameter is on, in the same parts.
+    path: jnp.zeros_like(x, jnp.bool_)
     for path, x in named_leaves(params).items()
   }
 

@@ -45,7 +45,7 @@ def read(
       tensor['shape']
     )
     parts[name], end = data[start + first : start + last], last
-  assert start + end == len(data) and name == 'sha256'
+  assert start + end == len(data) and [*parts][-1] == 'sha256'
   assert hashlib.sha256(data[:-32]).digest() == data[-32:] == parts['sha256']
   table = json.loads(parts['parameters'])
   assert [row[0] for row in table] == sorted({row[0] for row in table})

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import struct
+from typing import Any
 
 import hypothesis
 import jax
@@ -17,6 +18,8 @@ from dst_t5x import delta_diff, delta_types, flat_access, paths, seeds
 
 BF16 = ml_dtypes.bfloat16
 HASH = 'sha256:' + 64 * '0'
+# Takes more than its annotations say: lists, names of dtypes.
+Entry: Any = delta_lib.DeltaEntry
 
 
 def _seed() -> dict:
@@ -259,9 +262,10 @@ def test_positions_beyond_2_to_the_31_are_gathered_and_scattered():
   wide = np.broadcast_to(np.float32(1.5), (2**17, 2**16))
   place = 2**17 * 2**16 - 1
   assert (
-    flat_access.gather(wide, np.int64([0, place]), 'a').tolist() == [1.5] * 2
+    flat_access.gather(wide, np.array([0, place], np.int64), 'a').tolist()
+    == [1.5] * 2
   )
-  entry = delta_lib.DeltaEntry(wide.shape, wide.dtype, [place], np.float32([2]))
+  entry = Entry(wide.shape, wide.dtype, [place], np.array([2], np.float32))
   assert entry.positions.tolist() == [place]
 
 
@@ -529,7 +533,7 @@ ONES = np.ones(2, np.float32)
     (
       (4,),
       'float32',
-      np.uint64([0, 2**63]),
+      np.array([0, 2**63], np.uint64),
       ONES,
       'PositionError',
       'follows|range',
@@ -538,12 +542,12 @@ ONES = np.ones(2, np.float32)
 )
 def test_an_entry_refuses(shape, dtype, positions, values, error, message):
   with pytest.raises(getattr(delta_lib, error), match=message):
-    delta_lib.DeltaEntry(shape, dtype, positions, values)
+    Entry(shape, dtype, positions, values)
 
 
 def test_an_entry_cannot_be_changed():
-  positions, values = np.int64([0, 3]), ONES.copy()
-  entry = delta_lib.DeltaEntry((4,), np.dtype('float32'), positions, values)
+  positions, values = np.array([0, 3], np.int64), ONES.copy()
+  entry = Entry((4,), np.dtype('float32'), positions, values)
   positions[0], values[0] = 2, 9.0
   assert entry.positions.tolist() == [0, 3]
   assert entry.values.tolist() == [1.0, 1.0]
@@ -555,12 +559,13 @@ def test_an_entry_cannot_be_changed():
 
 
 def test_a_delta_cannot_be_changed():
-  entries = {'a': delta_lib.DeltaEntry((4,), 'float32', [0, 3], ONES)}
+  entries = {'a': Entry((4,), 'float32', [0, 3], ONES)}
   delta = delta_lib.SubsetDelta(entries, delta_lib.diff(SEED, A).info)
   entries['b'] = entries['a']
   assert list(delta.entries) == ['a']
   with pytest.raises(TypeError):
-    delta.entries['b'] = entries['a']
+    entries_of: Any = delta.entries
+    entries_of['b'] = entries['a']
 
 
 @pytest.mark.parametrize(
@@ -573,8 +578,8 @@ def test_a_delta_cannot_be_changed():
   ],
 )
 def test_equality_sees_everything(change):
-  entry = delta_lib.DeltaEntry((4,), 'float32', [0, 3], ONES)
-  assert entry == delta_lib.DeltaEntry([4], '>f4', [0, 3], ONES.astype('>f4'))
+  entry = Entry((4,), 'float32', [0, 3], ONES)
+  assert entry == Entry([4], '>f4', [0, 3], ONES.astype('>f4'))
   assert entry != dataclasses.replace(entry, **change)
   info = delta_lib.diff(SEED, A).info
   one = delta_lib.SubsetDelta({'a': entry}, info)
@@ -590,7 +595,7 @@ def test_equality_sees_everything(change):
 def test_equality_compares_bits():
   def entry(*words):
     values = np.frombuffer(struct.pack('<2I', *words), np.float32)
-    return delta_lib.DeltaEntry((4,), 'float32', [0, 3], values)
+    return Entry((4,), 'float32', [0, 3], values)
 
   assert entry(0x7FC00001, 0) == entry(0x7FC00001, 0)
   assert entry(0x7FC00001, 0) != entry(0x7FC00002, 0)
@@ -599,7 +604,7 @@ def test_equality_compares_bits():
 
 @pytest.mark.parametrize('path', ['', '/', 'a//b', 'a/', 'b/c'])
 def test_paths_must_name_parameters(path):
-  entry = delta_lib.DeltaEntry((4,), 'float32', [0, 3], ONES)
+  entry = Entry((4,), 'float32', [0, 3], ONES)
   with pytest.raises(delta_lib.UnknownParameterError):
     delta_lib.SubsetDelta(
       {path: entry, 'b': entry}, delta_lib.diff(SEED, A).info

@@ -18,10 +18,10 @@ from dst_t5x import atomic, fingerprints, seeds
 
 PARAMS = {
   'encoder': {
-    'scale': np.float32([1.0, -0.0, np.nan]),
+    'scale': np.array([1.0, -0.0, np.nan], np.float32),
     'kernel': np.arange(6, dtype=ml_dtypes.bfloat16).reshape(2, 3),
   },
-  'half': np.float16([[0.5], [6e-8]]),
+  'half': np.array([[0.5], [6e-8]], np.float16),
   'step': np.int32(7).reshape(()),
   'none': np.zeros((0, 4), np.float32),
 }
@@ -139,7 +139,7 @@ def test_a_fingerprint_escapes_names():
   text = b'dst_t5x.fingerprint.1\n["\\u00e4\\"",%s' % (
     b'"int8",[1],"%s"]\n' % hashlib.sha256(b'\1').hexdigest().encode()
   )
-  assert seeds.fingerprint({'ä"': np.int8([1])}) == (
+  assert seeds.fingerprint({'ä"': np.array([1], np.int8)}) == (
     'sha256:' + hashlib.sha256(text).hexdigest()
   )
 
@@ -181,18 +181,22 @@ def test_a_fingerprint_of_many_chunks_is_that_of_the_whole(monkeypatch):
 @pytest.mark.parametrize(
   'other',
   [
-    {'a': np.float32([0.0, 1.0])},
-    {'a': np.float32([-0.0, np.nextafter(np.float32(1), np.float32(2))])},
-    {'a': np.float32([[-0.0, 1.0]])},
-    {'a': np.int32([-(2**31), 0x3F800000])},
-    {'b': np.float32([-0.0, 1.0])},
-    {'a': np.float32([1.0, -0.0])},
-    {'a': np.float32([-0.0, 1.0]), 'b': np.zeros(0)},
+    {'a': np.array([0.0, 1.0], np.float32)},
+    {
+      'a': np.array(
+        [-0.0, np.nextafter(np.float32(1), np.float32(2))], np.float32
+      )
+    },
+    {'a': np.array([[-0.0, 1.0]], np.float32)},
+    {'a': np.array([-(2**31), 0x3F800000], np.int32)},
+    {'b': np.array([-0.0, 1.0], np.float32)},
+    {'a': np.array([1.0, -0.0], np.float32)},
+    {'a': np.array([-0.0, 1.0], np.float32), 'b': np.zeros(0)},
     {},
   ],
 )
 def test_a_fingerprint_changes_with_anything(other):
-  one = {'a': np.float32([-0.0, 1.0])}
+  one = {'a': np.array([-0.0, 1.0], np.float32)}
   assert seeds.fingerprint(other) != seeds.fingerprint(one)
 
 
@@ -212,7 +216,7 @@ def test_hashing_keeps_no_host_copy_of_a_sharded_array():
     (1.0, "'a' is a float"),
     ([1.0], "'a' is a list"),
     (np.array(['x']), "'a' has dtype <U1"),
-    (np.complex64([1]), "'a' has dtype complex64"),
+    (np.array([1], np.complex64), "'a' has dtype complex64"),
   ],
 )
 def test_only_arrays_of_known_dtypes_have_a_fingerprint(leaf, message):
@@ -276,7 +280,7 @@ def test_a_damaged_or_wrong_file_is_refused_by_name(tmp_path, damage, message):
 
 def test_every_changed_bit_of_the_parameters_is_noticed(tmp_path):
   file = tmp_path / 'a.safetensors'
-  seeds.write(file, {'a': np.float32([1.5])}, config=None)
+  seeds.write(file, {'a': np.array([1.5], np.float32)}, config=None)
   data = file.read_bytes()
   for bit in range(32):
     changed = bytearray(data)
@@ -355,8 +359,10 @@ EXPECTED = {
 
 
 def test_params_that_fit_pass():
-  good = {'encoder': {'scale': np.ones(3, np.float32)}}
-  good['decoder'] = {'scale': jnp.ones(3)}
+  good = {
+    'encoder': {'scale': np.ones(3, np.float32)},
+    'decoder': {'scale': jnp.ones(3)},
+  }
   seeds.check_params(good, EXPECTED, origin='seed')
 
 

@@ -6,7 +6,7 @@ It is pretrained from a random initialisation on the mixture
 `number_words_pretrain`: digits ↔ words within German and within English, never
 from one language to the other. The same package versions on the same kind of
 machine give the same file, byte for byte. The numbers below are those of the
-file in the package; on two cores it takes about SECONDS.
+file in the package; on two cores it takes about seven minutes.
 """
 
 import pathlib

@@ -115,6 +115,8 @@ def import_modules(names: Sequence[str]) -> None:
   Raises:
     ValueError: if one cannot be imported.
   """
+  # Before any module of the user's: it keeps TensorFlow quiet.
+  importlib.import_module('dst_t5x.standalone.quiet_tensorflow')
   for name in names:
     try:
       importlib.import_module(name)

@@ -1,8 +1,10 @@
 """From gin files to a run of the standalone runner."""
 
+import contextlib
 import difflib
+import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import gin
@@ -105,9 +107,12 @@ def parse(
   for place in ('', *search_paths, *map(str, gin_path.search_paths())):
     gin.add_config_file_search_path(place)
   try:
-    with gin.unlock_config():
+    with _no_logs(), gin.unlock_config():
       gin.parse_config_files_and_bindings(
-        list(files), None, finalize_config=False
+        list(files),
+        None,
+        finalize_config=False,
+        print_includes_and_imports=False,
       )
       _check_macros(gin.config_str(), bindings)
       gin.parse_config(list(bindings))
@@ -121,7 +126,24 @@ def parse(
     if isinstance(error, GinError):
       raise
     raise GinError(_first_lines(str(error))) from error
+  open_fields = [k for k, v in run._asdict().items() if v is gin.REQUIRED]
+  if open_fields:
+    raise GinError(
+      f'required but not bound: {", ".join(open_fields)}; bind the macro of '
+      'that name, such as --gin.TRAIN_STEPS=300 (hosts/standalone.gin lists '
+      'them)'
+    )
   return run, _network()
+
+
+@contextlib.contextmanager
+def _no_logs() -> Iterator[None]:
+  """Keeps quiet about the places where gin looks for a file in vain."""
+  logging.disable(logging.ERROR)
+  try:
+    yield
+  finally:
+    logging.disable(logging.NOTSET)
 
 
 def _check_macros(config: str, bindings: Sequence[str]) -> None:

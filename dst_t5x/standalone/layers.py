@@ -167,7 +167,7 @@ class RelativePositionBias(nn.Module):
     buckets = position_bucket(
       keys[None, :] - queries[:, None], bidirectional=self.bidirectional
     )
-    return table.astype(self.dtype)[:, buckets][None]
+    return jnp.asarray(table, self.dtype)[:, buckets][None]
 
 
 def position_bucket(

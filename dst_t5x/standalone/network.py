@@ -259,7 +259,8 @@ class Embed(nn.Module):
 
   def __call__(self, tokens: Int[Array, 'b l']) -> Float[Array, 'b l d']:
     """Returns the embeddings of tokens."""
-    return self.embedding.astype(self.dtype)[tokens]
+    # NumPy, as a seed has it, cannot be indexed with traced tokens.
+    return jnp.asarray(self.embedding, self.dtype)[tokens]
 
   def attend(self, x: Float[Array, 'b l d']) -> Float32[Array, 'b l v']:
     """Returns the logits of tied embeddings."""

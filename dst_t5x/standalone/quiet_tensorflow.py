@@ -5,8 +5,7 @@ imports them properly:
 
   from dst_t5x.standalone.quiet_tensorflow import seqio, tf
 
-With TF_CPP_MIN_LOG_LEVEL set in the environment, TensorFlow's own messages
-come as it says.
+TF_CPP_MIN_LOG_LEVEL=0 in the environment shows all that TensorFlow says.
 """
 
 import contextlib
@@ -26,10 +25,9 @@ def _stderr_held_back() -> Iterator[None]:
   """Drops what is written to stderr, unless the body raises."""
   # TensorFlow's libraries write to the descriptor before they read their log
   # level (2.21), so neither the level nor sys.stderr can stop them.
-  if _LEVEL in os.environ:
+  if os.environ.setdefault(_LEVEL, '2') in ('0', '1'):
     yield
     return
-  os.environ[_LEVEL] = '2'
   sys.stderr.flush()
   stderr = os.dup(2)
   with tempfile.TemporaryFile() as held:

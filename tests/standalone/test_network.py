@@ -27,8 +27,13 @@ CONFIG = NetworkConfig(
   mlp_dim=7,
 )
 TIED = dataclasses.replace(CONFIG, logits_via_embedding=True)
+SHALLOW = dataclasses.replace(CONFIG, num_decoder_layers=1)
 SOURCES, TARGETS = [5, 9, 2, 7, 1], [8, 3, 10, 1]
 ATOL = 1e-5
+
+# Compiled: one operation at a time takes ten times as long.
+logits = jax.jit(network.logits, static_argnums=0)
+init_params = jax.jit(network.init_params, static_argnums=0)
 
 
 def random_params(config, seed=0):
@@ -42,7 +47,7 @@ def random_params(config, seed=0):
   )
 
 
-PARAMS = {c: random_params(c) for c in (CONFIG, TIED)}
+PARAMS = {c: random_params(c) for c in (CONFIG, TIED, SHALLOW)}
 
 
 def padded(rows, length):
@@ -53,7 +58,9 @@ def make_batch(pairs, lengths=(8, 6)):
   """One example a row."""
   return {
     'encoder_input_tokens': padded([s for s, _ in pairs], lengths[0]),
-    'decoder_input_tokens': padded([[0, *t[:-1]] for _, t in pairs], lengths[1]),
+    'decoder_input_tokens': padded(
+      [[0, *t[:-1]] for _, t in pairs], lengths[1]
+    ),
     'decoder_target_tokens': padded([t for _, t in pairs], lengths[1]),
   }
 
@@ -209,17 +216,13 @@ def test_tied_output_has_no_kernel_of_its_own():
   ) == {'decoder/logits_dense/kernel'}
 
 
-def test_initial_parameters_have_the_shapes_that_are_foretold():
-  params = paths.flatten(network.init_params(CONFIG, jax.random.key(0)))
-  assert {k: (v.shape, v.dtype) for k, v in params.items()} == {
-    k: (v.shape, v.dtype) for k, v in network.param_shapes(CONFIG).items()
-  }
-
-
-def test_initialisation_keeps_the_scales_of_t5():
+def test_initial_parameters_have_t5_scales_and_the_shapes_foretold():
   # T5 folds 1/√head_dim into the query kernel: fan-in alone for the key.
   config = NetworkConfig(64, 256, 4, 1, 1, 64, 512)
-  params = paths.flatten(network.init_params(config, jax.random.key(0)))
+  params = paths.flatten(init_params(config, jax.random.key(0)))
+  assert {k: (v.shape, v.dtype) for k, v in params.items()} == {
+    k: (v.shape, v.dtype) for k, v in network.param_shapes(config).items()
+  }
   deviation = {k.split('/', 2)[-1]: np.std(v) for k, v in params.items()}
   for name, expected in (
     ('attention/query/kernel', 256**-0.5 / 8),
@@ -237,7 +240,7 @@ def test_initialisation_keeps_the_scales_of_t5():
 @pytest.mark.parametrize('config', [CONFIG, TIED], ids=['untied', 'tied'])
 def test_logits_equal_a_numpy_network(config):
   batch = make_batch([(SOURCES, TARGETS)], (5, 4))
-  found = network.logits(config, PARAMS[config], batch)
+  found = logits(config, PARAMS[config], batch)
   expected = reference_logits(config, PARAMS[config], SOURCES, TARGETS)
   assert found.dtype == jnp.float32
   np.testing.assert_allclose(found[0], expected, atol=ATOL)
@@ -248,7 +251,7 @@ def test_logits_equal_a_numpy_network_over_far_positions():
   rng = np.random.default_rng(1)
   sources, targets = (rng.integers(2, 11, n).tolist() for n in (140, 135))
   batch = make_batch([(sources, targets)], (140, 135))
-  found = network.logits(CONFIG, PARAMS[CONFIG], batch)
+  found = logits(CONFIG, PARAMS[CONFIG], batch)
   expected = reference_logits(CONFIG, PARAMS[CONFIG], sources, targets)
   np.testing.assert_allclose(found[0], expected, atol=3 * ATOL)
 
@@ -271,19 +274,28 @@ def test_buckets_equal_the_paper(bidirectional, compiled):
   )
 
 
+def test_parameters_may_be_numpy_constants_of_a_compiled_function():
+  # As a seed's are, when a caller closes over them.
+  batch = make_batch([(SOURCES, TARGETS)])
+  found = jax.jit(lambda batch: network.logits(SHALLOW, PARAMS[SHALLOW], batch))
+  np.testing.assert_allclose(
+    found(batch), logits(SHALLOW, PARAMS[SHALLOW], batch), atol=ATOL
+  )
+
+
 def test_padding_changes_nothing():
   short = make_batch([(SOURCES, TARGETS)], (5, 4))
   long = make_batch([(SOURCES, TARGETS)], (13, 9))
   np.testing.assert_allclose(
-    network.logits(CONFIG, PARAMS[CONFIG], short),
-    network.logits(CONFIG, PARAMS[CONFIG], long)[:, :4],
+    logits(CONFIG, PARAMS[CONFIG], short),
+    logits(CONFIG, PARAMS[CONFIG], long)[:, :4],
     atol=ATOL,
   )
 
 
 def test_packed_examples_do_not_see_each_other():
   pairs = [(SOURCES, TARGETS), ([4, 1], [9, 6, 1]), ([3, 3, 8, 1], [2, 1])]
-  found = network.logits(CONFIG, PARAMS[CONFIG], make_packed(pairs))[0]
+  found = logits(CONFIG, PARAMS[CONFIG], make_packed(pairs))[0]
   start = 0
   for sources, targets in pairs:
     expected = reference_logits(CONFIG, PARAMS[CONFIG], sources, targets)
@@ -297,7 +309,7 @@ def test_packing_needs_the_segments():
   # Guards the test above: without segments the same row gives other logits.
   packed = make_packed([(SOURCES, TARGETS), ([4, 1], [9, 6, 1])])
   whole = {k: v for k, v in packed.items() if not k.endswith('_ids')}
-  difference = network.logits(CONFIG, PARAMS[CONFIG], packed) - network.logits(
+  difference = logits(CONFIG, PARAMS[CONFIG], packed) - logits(
     CONFIG, PARAMS[CONFIG], whole
   )
   assert np.max(np.abs(difference[0, :7])) > 0.1
@@ -307,8 +319,8 @@ def test_decoder_does_not_see_the_future():
   batch = make_batch([(SOURCES, TARGETS)], (5, 4))
   later = batch['decoder_input_tokens'].copy()
   later[0, 3] = 6
-  before = network.logits(CONFIG, PARAMS[CONFIG], batch)
-  after = network.logits(
+  before = logits(CONFIG, PARAMS[CONFIG], batch)
+  after = logits(
     CONFIG, PARAMS[CONFIG], {**batch, 'decoder_input_tokens': later}
   )
   np.testing.assert_array_equal(before[:, :3], after[:, :3])
@@ -318,14 +330,14 @@ def test_decoder_does_not_see_the_future():
 def test_rows_of_padding_are_finite():
   batch = make_batch([(SOURCES, TARGETS), ([], [0])])
   batch['decoder_target_tokens'][1] = 0
-  assert np.all(np.isfinite(network.logits(CONFIG, PARAMS[CONFIG], batch)))
+  assert np.all(np.isfinite(logits(CONFIG, PARAMS[CONFIG], batch)))
 
 
 def test_every_parameter_gets_a_gradient():
   batch = make_batch([(SOURCES, TARGETS)])
 
   def total(params):
-    return jnp.sum(jnp.sin(network.logits(CONFIG, params, batch)[0, :4]))
+    return jnp.sum(jnp.sin(logits(CONFIG, params, batch)[0, :4]))
 
   gradients = paths.flatten(jax.jit(jax.grad(total))(PARAMS[CONFIG]))
   assert [k for k, v in gradients.items() if not np.any(v)] == []
@@ -335,8 +347,8 @@ def test_every_parameter_gets_a_gradient():
 def test_bfloat16_activations_give_float32_logits():
   batch = make_batch([(SOURCES, TARGETS)])
   config = dataclasses.replace(CONFIG, dtype='bfloat16')
-  found = network.logits(config, PARAMS[CONFIG], batch)
-  expected = network.logits(CONFIG, PARAMS[CONFIG], batch)
+  found = logits(config, PARAMS[CONFIG], batch)
+  expected = logits(CONFIG, PARAMS[CONFIG], batch)
   assert found.dtype == jnp.float32
   assert np.all(np.isfinite(found))
   # Coarser, so that the option was not ignored, but the same network.
@@ -345,14 +357,12 @@ def test_bfloat16_activations_give_float32_logits():
 
 
 def test_dropout_needs_a_key():
-  config = dataclasses.replace(CONFIG, dropout_rate=0.3)
+  config = dataclasses.replace(SHALLOW, dropout_rate=0.3)
   batch = make_batch([(SOURCES, TARGETS)])
-  plain = network.logits(CONFIG, PARAMS[CONFIG], batch)
-  without = network.logits(config, PARAMS[CONFIG], batch)
+  plain = logits(SHALLOW, PARAMS[SHALLOW], batch)
+  without = logits(config, PARAMS[SHALLOW], batch)
   first, again, other = (
-    network.logits(
-      config, PARAMS[CONFIG], batch, dropout_key=jax.random.key(seed)
-    )
+    logits(config, PARAMS[SHALLOW], batch, dropout_key=jax.random.key(seed))
     for seed in (1, 1, 2)
   )
   np.testing.assert_array_equal(plain, without)
@@ -364,10 +374,8 @@ def test_dropout_needs_a_key():
 def test_dropout_rate_zero_ignores_the_key():
   batch = make_batch([(SOURCES, TARGETS)])
   np.testing.assert_array_equal(
-    network.logits(CONFIG, PARAMS[CONFIG], batch),
-    network.logits(
-      CONFIG, PARAMS[CONFIG], batch, dropout_key=jax.random.key(0)
-    ),
+    logits(SHALLOW, PARAMS[SHALLOW], batch),
+    logits(SHALLOW, PARAMS[SHALLOW], batch, dropout_key=jax.random.key(0)),
   )
 
 
