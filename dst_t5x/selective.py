@@ -212,7 +212,9 @@ def _choose(
     )
     masks = subsets.above(scores, plan.silos, found.threshold)
     size = found.selected
-    churn = subsets.entered(masks, current, seed)
+    churn = subsets.entered(
+      masks, current, seed, silos=plan.silos, layout=plan.layout
+    )
   else:
     assert schedule.steps is not None  # plans.make has filled it in
     held = state.metrics.subset_size

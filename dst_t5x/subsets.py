@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float32, Int32
 
-from dst_t5x.counting import ScoreTable
+from dst_t5x import counting
+from dst_t5x.counting import Layout, ScoreTable
 from dst_t5x.silos import Placement, Silos
 
 Masks = dict[str, jax.Array]  # bool, of the parameter's shape, by path
@@ -61,6 +62,9 @@ def entered(
   masks: Mapping[str, jax.Array],
   params: Mapping[str, jax.Array],
   seed: Mapping[str, jax.Array],
+  *,
+  silos: Silos,
+  layout: Layout | None,
 ) -> Int32[Array, '']:
   """Returns how many parameters enter the subset in this step (count).
 
@@ -71,15 +75,23 @@ def entered(
     masks: the new subset.
     params: before the step.
     seed: Θ⁰.
+    silos: the partition.
+    layout: placement on a mesh.
 
   Returns:
     The count.
   """
-  parts = [
-    jnp.sum(mask & (params[p] == seed[p]), dtype=jnp.int32)
-    for p, mask in masks.items()
-  ]
-  return sum(parts, start=jnp.int32(0))
+
+  def enters(mask: Array, param: Array, seed: Array) -> Array:
+    return (mask & (param == seed)).astype(jnp.float32)
+
+  table = ScoreTable(
+    enters, {p: (mask, params[p], seed[p]) for p, mask in masks.items()}
+  )
+  # On a mesh this is one all-reduce; a sum a tensor would be one for each.
+  half = jnp.full((len(silos.names), 1), 0.5, jnp.float32)
+  counts = counting.count(table, silos, half, layout=layout)
+  return jnp.sum(counts, dtype=jnp.int32)
 
 
 def _spread(

@@ -106,21 +106,21 @@ def test_symbols_cost_their_entropy():
 
 
 @pytest.mark.parametrize(
-  'damage',
+  ('damage', 'message'),
   [
-    lambda s, w: (s[:-1], w),
-    lambda s, w: (np.zeros_like(s), w),
-    lambda s, w: (s, w[:-1]),
-    lambda s, w: (s, np.append(w, w[:1])),
-    lambda s, w: (s ^ np.uint32(1), w),
-    lambda s, w: (s, w ^ np.uint16(1)),
+    (lambda s, w: (s[:-1], w), 'out of range'),
+    (lambda s, w: (s >> np.uint32(16), w), 'out of range'),
+    (lambda s, w: (s, w[:-1]), 'end too early'),
+    (lambda s, w: (s, np.append(w, w[:1])), 'damaged'),
+    (lambda s, w: (s ^ np.uint32(1), w), 'damaged|early'),
+    (lambda s, w: (s, w ^ np.uint16(1)), 'damaged|early'),
   ],
 )
-def test_symbols_refuse_states_and_words_that_nobody_wrote(damage):
+def test_symbols_refuse_states_and_words_that_nobody_wrote(damage, message):
   symbols = np.random.default_rng(0).integers(0, 5, 999).astype(np.uint8)
   table = rans.frequencies(symbols)
   states, words = damage(*rans.encode(symbols, table))
-  with pytest.raises(ValueError, match='symbols'):
+  with pytest.raises(ValueError, match=message):
     rans.decode(states, words, table, count=999)
 
 
@@ -244,6 +244,8 @@ assert RANS[0] == 64
     (RANS[:32] + b'\x80' + RANS[33:], 5000, 'mean nothing'),  # 255
     (RANS[:33] + b'\0\0' + RANS[35:], 5000, 'add up'),
     (bytes([64]), 5000, 'expected'),
+    # Eight terabytes, if memory were taken first.
+    (bytes([64]) + bytes(999), 2**40, 'expected'),
   ],
 )
 def test_damaged_numbers_are_refused(data, count, message):

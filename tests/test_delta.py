@@ -220,6 +220,21 @@ def test_swap_is_revert_and_apply(kind):
   _assert_same(delta_lib.swap(swapped, b, b, SEED), B)
 
 
+def test_swap_writes_no_position_twice(monkeypatch):
+  # Which write would win is undefined on an accelerator.
+  scatter = flat_access.scatter
+
+  def once(leaf, positions, values, path):
+    assert np.unique(positions).size == positions.size, path
+    return scatter(leaf, positions, values, path)
+
+  monkeypatch.setattr(flat_access, 'scatter', once)
+  a, b = delta_lib.diff(SEED, A), delta_lib.diff(SEED, B)
+  shared = set(a.entries['encoder/kernel'].positions)
+  assert shared & set(b.entries['encoder/kernel'].positions)
+  _assert_same(delta_lib.swap(A, a, b, SEED), B)
+
+
 def test_unchanged_arrays_are_shared_and_changed_ones_are_not():
   tuned = {**SEED, 'gain': np.float32(5.0).reshape(())}
   applied = delta_lib.apply(SEED, delta_lib.diff(SEED, tuned))

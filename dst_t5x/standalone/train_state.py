@@ -128,7 +128,7 @@ def make_step(
     return TrainState(params, chosen), StepMetrics(
       loss=mean,
       accuracy=metrics.correct_sum / metrics.weight_sum,
-      gradient_norm=optax.global_norm(gradients),
+      gradient_norm=optax.tree.norm(gradients),
     )
 
   whole = NamedSharding(mesh, PartitionSpec())

@@ -1,0 +1,85 @@
+"""Exact match on number_words over subset sizes and learning rates.
+
+  python benchmarks/number_words_sweep.py --json sweep.json
+
+The paper publishes no learning rate for DST, only that it must grow as ε falls
+(its figure 9). This measures both on the bundled seed and prints a table; it
+takes some minutes a cell on two cores.
+"""
+
+import json
+import pathlib
+import tempfile
+
+import click
+import optax
+import rich.box
+import rich.console
+import rich.table
+
+from dst_t5x import atomic, methods, seeds
+from dst_t5x.standalone import evaluate, optimizers, quickstart, train
+from dst_t5x.standalone.settings import TrainSettings
+from dst_t5x.tasks import number_words
+
+GRID = {1e-2: (0.03, 0.1), 1e-3: (0.1, 0.3), 1e-4: (0.3, 1.0)}
+
+
+def cell(epsilon: float, rate: float, steps: int, folder: pathlib.Path):
+  """Returns percent exact match on the held-out numbers, and the budget."""
+  settings = TrainSettings(
+    method=methods.dst(),
+    mixture_or_task_name=quickstart.TASK,
+    task_feature_lengths=quickstart.FEATURE_LENGTHS,
+    train_steps=steps,
+    batch_size=16,
+    learning_rate=optax.linear_schedule(rate, rate / 20, steps),
+    optimizer=optimizers.adafactor,
+    epsilon=epsilon,
+    checkpoint_period=steps,
+  )
+  seed = seeds.read('bundled')
+  result = train.train(settings, seed=seed, out=folder)
+  scores = evaluate.evaluate_params(
+    quickstart.TASK,
+    train.network_config(seed),
+    result.params,
+    feature_lengths={'inputs': 64, 'targets': 64},
+  )
+  return scores[quickstart.TASK]['exact_match'], result.plan.budget
+
+
+@click.command()
+@click.option('--steps', default=800, show_default=True, help='Steps a cell.')
+@click.option('--json', 'path', type=click.Path(), help='Write JSON here.')
+def main(steps: int, path: str | None) -> None:
+  """Fine-tunes the bundled seed for every ε and rate, one after another."""
+  rows = []
+  with tempfile.TemporaryDirectory() as folder:
+    for epsilon, rates in GRID.items():
+      for rate in rates:
+        place = pathlib.Path(folder, f'{epsilon:g}-{rate:g}')
+        score, budget = cell(epsilon, rate, steps, place)
+        rows.append({
+          'epsilon': epsilon, 'rate': rate, 'steps': steps,
+          'budget': budget, 'exact_match': score,
+          'examples': number_words.HELD_OUT,
+        })  # fmt: skip
+        if path is not None:
+          text = json.dumps(rows, indent=2) + '\n'
+          atomic.write_bytes(path, text.encode())
+  table = rich.table.Table(box=rich.box.MARKDOWN)
+  for name in ('ε', 'parameters', 'rate', 'exact match'):
+    table.add_column(name, justify='right')
+  for row in rows:
+    table.add_row(
+      f'{row["epsilon"]:g}',
+      f'{row["budget"]:,}',
+      f'{row["rate"]:g}',
+      f'{row["exact_match"]:.1f} %',
+    )
+  rich.console.Console().print(table)
+
+
+if __name__ == '__main__':
+  main()
