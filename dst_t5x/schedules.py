@@ -119,7 +119,9 @@ def _multiply_divide(
   if divisor >= 2**29:
     raise ValueError(f'{divisor} steps are too many; the most is {2**29 - 1}')
 
-  def take_bit(i: Array | int, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+  def take_bit(
+    i: Array | int, carry: tuple[Array, Array]
+  ) -> tuple[Array, Array]:
     quotient, rest = carry
     bit = (t >> (jnp.int32(29) - i)) & jnp.int32(1)
     rest = rest * 2 + factor * bit

@@ -158,9 +158,9 @@ CASES: dict[str, Case] = {
     'inverse_relative', 'module_and_layer', algorithm2, 'clipped'
   ),
   'dst-algorithm2-pool': _dst('relative', 'none', algorithm2, 'adamw'),
-  'dst-bfloat16': _dst(
-    'absolute', 'module_and_layer', exact, 'adamw'
-  )._replace(approximate=True, dtype=jnp.bfloat16),
+  'dst-bfloat16': _dst('absolute', 'module_and_layer', exact, 'adamw')._replace(
+    approximate=True, dtype=jnp.bfloat16
+  ),
   'dst-everything': _dst('absolute', 'tensor', exact, 'sgd')._replace(
     epsilon=1.0, budgets=EVERYTHING
   ),
@@ -310,4 +310,3 @@ def run(name: str) -> Run:
 def proposed(state: selective.SelectiveState) -> dict[str, np.ndarray]:
   """Returns what the inner optimizer proposed in the last step."""
   return checks.flat(state.inner[1])
-

@@ -23,9 +23,7 @@ class Optimizer(NamedTuple):
   update: Callable
 
 
-def sgd(
-  rate: float, *, momentum: float = 0.0, decay: float = 0.0
-) -> Optimizer:
+def sgd(rate: float, *, momentum: float = 0.0, decay: float = 0.0) -> Optimizer:
   """m ← βm + (∇ + λθ), u = −ηm (optax: decayed weights, then trace)."""
   eta, beta, weight = (np.float32(x) for x in (rate, momentum, decay))
 
@@ -33,9 +31,7 @@ def sgd(
     return {p: np.zeros_like(x) for p, x in params.items()}
 
   def update(gradients, m, params):
-    m = {
-      p: (gradients[p] + weight * params[p]) + beta * m[p] for p in params
-    }
+    m = {p: (gradients[p] + weight * params[p]) + beta * m[p] for p in params}
     return {p: -eta * m[p] for p in params}, m
 
   return Optimizer(init, update)
@@ -214,8 +210,6 @@ def id3(
     held = {p: held[p] | new[p] for p in held}
     masked = {p: np.where(held[p], g[p], np.float32(0)) for p in g}
     u, state = optimizer.update(masked, state, params)
-    params = {
-      p: np.where(held[p], params[p] + u[p], seed[p]) for p in params
-    }
+    params = {p: np.where(held[p], params[p] + u[p], seed[p]) for p in params}
     yield Step(params, held, margin(pool, silo_of, due))
     t += 1

@@ -209,3 +209,32 @@ def test_a_directory_replaces_nothing(tmp_path, kind):
   ):
     pass
   assert [file.name for file in tmp_path.iterdir()] == ['step']
+
+
+def test_a_directory_is_removed_whole(tmp_path, monkeypatch):
+  step = tmp_path / 'step'
+  step.mkdir()
+  (step / 'a').write_bytes(OLD)
+
+  def fail(_):
+    assert not step.exists()  # gone by name before anything is deleted
+    raise RuntimeError('no more')
+
+  monkeypatch.setattr(atomic.shutil, 'rmtree', fail)
+  with pytest.raises(RuntimeError, match='no more'):
+    atomic.remove_directory(step)
+  monkeypatch.undo()
+  (left,) = tmp_path.iterdir()
+  assert atomic.is_leftover(left)
+  assert _content(left) == {'a': OLD}
+
+
+def test_leftovers_are_removed_and_nothing_else(tmp_path):
+  (tmp_path / '.dst_t5x-0.tmp').write_bytes(OLD)
+  (tmp_path / '.dst_t5x-1.tmp').mkdir()
+  (tmp_path / '.dst_t5x-1.tmp' / 'a').write_bytes(OLD)
+  for name in ('a.tmp', '.dst_t5x-2', '.other-3.tmp'):
+    (tmp_path / name).write_bytes(NEW)
+  atomic.remove_leftovers(tmp_path)
+  assert sorted(_content(tmp_path)) == ['.dst_t5x-2', '.other-3.tmp', 'a.tmp']
+  atomic.remove_leftovers(tmp_path / 'missing')

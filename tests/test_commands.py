@@ -47,9 +47,10 @@ def test_train_on_a_text_file_reports_and_leaves_a_delta(files, trained):
   assert trained['step'] == 2
   assert trained['budget'] == 20
   assert trained['delta'] == str(files / 'run' / 'delta.safetensors')
-  assert trained['delta_bytes'] == (
-    files / 'run' / 'delta.safetensors'
-  ).stat().st_size
+  assert (
+    trained['delta_bytes']
+    == (files / 'run' / 'delta.safetensors').stat().st_size
+  )
   (scores,) = trained['scores'].values()
   assert 0.0 <= scores['exact_match'] <= 100.0
 

@@ -15,7 +15,9 @@ ROWS = ('a/stack[0]', 'a/stack[1]', 'a/stack[2]', 'a/stack[3]', 'a/w', 'b')
 
 
 def table(scores, fn=lambda x: x):
-  return counting.ScoreTable(fn, {p: (jnp.asarray(x),) for p, x in scores.items()})
+  return counting.ScoreTable(
+    fn, {p: (jnp.asarray(x),) for p, x in scores.items()}
+  )
 
 
 def scores(seed=0):
@@ -109,9 +111,9 @@ def test_counts_on_a_mesh_are_those_of_one_device(mesh, specs):
   layout = counting.Layout(devices, SPECS[specs])
   values = scores(2)
   thresholds = np.random.default_rng(1).random((6, 3)).astype(np.float32)
-  got = jax.jit(
-    lambda v, t: counting.count(table(v), SILOS, t, layout=layout)
-  )(values, thresholds)
+  got = jax.jit(lambda v, t: counting.count(table(v), SILOS, t, layout=layout))(
+    values, thresholds
+  )
   assert got.tolist() == in_numpy(values, thresholds)
 
 

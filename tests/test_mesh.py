@@ -80,10 +80,12 @@ def draw(seed):
 def place(tree, layout):
   if layout is None:
     return jax.tree.map(jnp.asarray, tree)
-  return unflatten({
-    path: jax.device_put(x, NamedSharding(layout.mesh, layout.specs[path]))
-    for path, x in checks.flat(tree).items()
-  })
+  return unflatten(
+    {
+      path: jax.device_put(x, NamedSharding(layout.mesh, layout.specs[path]))
+      for path, x in checks.flat(tree).items()
+    }
+  )
 
 
 def compiled(method, layout):
@@ -116,12 +118,15 @@ def trajectory(method, layout):
   step, (params, state) = compiled(method, layout)
   for t in range(1, 3):
     params, state = step(place(draw(t), layout), state, params)
-    yield checks.flat(params), checks.flat(
-      {
-        'carry': state.carry,
-        'nonfinite': state.nonfinite,
-        **state.metrics._asdict(),
-      }
+    yield (
+      checks.flat(params),
+      checks.flat(
+        {
+          'carry': state.carry,
+          'nonfinite': state.nonfinite,
+          **state.metrics._asdict(),
+        }
+      ),
     )
 
 
@@ -140,9 +145,7 @@ def test_eight_devices_do_what_one_does(name, mesh, alone):
   for (params, found), (params_8, found_8) in zip(one, eight, strict=True):
     checks.same_bits(params, params_8)
     checks.same_bits(found, found_8)
-    changed |= any(
-      x.any() for x in checks.changed(draw(0), params).values()
-    )
+    changed |= any(x.any() for x in checks.changed(draw(0), params).values())
   assert changed
 
 
@@ -171,7 +174,7 @@ def collectives(text):
 
 def searched(search, layout):
   """Returns the compiled text of a threshold search alone."""
-  shapes = {p: s for p, s in SHAPES.items()}
+  shapes = dict(SHAPES)
   partition = silos.assign(shapes, stack_axes=STACKS)
   budgets = jnp.full(len(partition.names), 2, jnp.int32)
 

@@ -87,9 +87,7 @@ def test_the_subset_is_the_top_of_the_scores_and_holds_the_proposal(name):
     elif run.case.approximate:
       subset = checks.changed(run.seed, after)
       scores = scores_of(run.case.score, run.seed, None, proposed, None)
-      checks.nothing_better_outside(
-        scores, subset, SILO_OF[run.case.silos]
-      )
+      checks.nothing_better_outside(scores, subset, SILO_OF[run.case.silos])
     elif name == 'full':
       subset = {p: np.ones(s, bool) for p, s in SHAPES.items()}
     elif not t:  # drawn at random, and kept

@@ -70,9 +70,7 @@ def check_use(trial):
 
 def check_choice(trial):
   proposed = checks.flat(trial.state.inner[1])
-  scores = {
-    p: reference.inverse_relative(SEED[p], proposed[p]) for p in SEED
-  }
+  scores = {p: reference.inverse_relative(SEED[p], proposed[p]) for p in SEED}
   subset = checks.top(scores, SILO_OF, BUDGETS)
   checks.reset_to_seed(trial.seed, trial.params, proposed, subset)
 
@@ -192,9 +190,7 @@ MUTATIONS = {
     ),
   ),
   'reset to the last step': (
-    replaced(
-      selective, 'reset', lambda reset: lambda m, p, s: p
-    ),
+    replaced(selective, 'reset', lambda reset: lambda m, p, s: p),
     None,
     check_budget,
   ),
@@ -236,9 +232,7 @@ MUTATIONS = {
     lambda _: None,
     with_search(
       lambda find, t, s, k, c, ly: (
-        lambda found: found._replace(
-          nonfinite=jnp.zeros_like(found.nonfinite)
-        )
+        lambda found: found._replace(nonfinite=jnp.zeros_like(found.nonfinite))
       )(find(t, s, k, c, ly))
     ),
     check_bad_score,

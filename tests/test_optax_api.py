@@ -129,7 +129,8 @@ def test_an_additive_update_would_not_be_exact():
       jnp.ones(3), optax.scale(0.5).update(u, optax.ScaleState())[0]
     ),
     lambda u: optax.apply_updates(
-      jnp.ones(3), optax.clip_by_global_norm(1.0).update(u, optax.EmptyState())[0]
+      jnp.ones(3),
+      optax.clip_by_global_norm(1.0).update(u, optax.EmptyState())[0],
     ),
     # Not the parameter that it was made for.
     lambda u: jnp.ones(4) + u,

@@ -11,7 +11,9 @@ from hypothesis.extra import numpy as hnp
 from dst_t5x import scores
 from tests import reference
 
-FLOATS = hnp.arrays(np.float32, 8, elements=st.floats(-(2**40), 2**40, width=32))
+FLOATS = hnp.arrays(
+  np.float32, 8, elements=st.floats(-(2**40), 2**40, width=32)
+)
 NORMAL = FLOATS.map(
   lambda x: np.where(np.abs(x) < np.finfo(np.float32).tiny, np.float32(0), x)
 )

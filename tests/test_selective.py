@@ -184,9 +184,9 @@ def test_a_scanned_stack_is_its_layers_one_by_one(method):
   rng = np.random.default_rng(5)
 
   def draw(scale=1.0):
-    return unflatten({
-      p: np.float32(scale * rng.normal(size=s)) for p, s in STACKED.items()
-    })
+    return unflatten(
+      {p: np.float32(scale * rng.normal(size=s)) for p, s in STACKED.items()}
+    )
 
   seed = draw()
   # All quotas are whole, so the order of the silos does not matter.
@@ -221,9 +221,7 @@ def test_a_scanned_stack_is_its_layers_one_by_one(method):
 
 def test_a_bad_slice_of_a_stack_is_named():
   seed = {'layers': {'mlp': jnp.ones((3, 4))}}
-  plan = plans.make(
-    methods.dst(), seed, budget=3, stack_axes={'layers/mlp': 0}
-  )
+  plan = plans.make(methods.dst(), seed, budget=3, stack_axes={'layers/mlp': 0})
   update = {'layers': {'mlp': jnp.zeros((3, 4)).at[2, 1].set(jnp.nan)}}
   _, state = stepping(plan)(update, selective.init(plan, seed, ()), seed)
   with pytest.raises(

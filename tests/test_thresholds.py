@@ -161,10 +161,12 @@ def test_literal_algorithm2_is_the_papers(m):
     scores = np.float32(np.abs(rng.normal(size=39)) + 1e-4)
     found = search(scores, budgets, carry)
     pools = np.split(scores, [31, 38])
-    q = np.float32([
-      algorithm2_in_numpy(*args, m)
-      for args in zip(pools, q, budgets, strict=True)
-    ])
+    q = np.float32(
+      [
+        algorithm2_in_numpy(*args, m)
+        for args in zip(pools, q, budgets, strict=True)
+      ]
+    )
     np.testing.assert_array_equal(checks.bits(found.threshold), checks.bits(q))
     carry = found.carry
     np.testing.assert_array_equal(carry, q)

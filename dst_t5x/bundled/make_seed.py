@@ -10,9 +10,11 @@ file in the package; on two cores it takes about seven minutes.
 """
 
 import pathlib
+import time
 
 import click
 import jax
+import numpy as np
 import optax
 
 from dst_t5x import methods, plans, seeds
@@ -68,6 +70,7 @@ def main(
     batch_size=batch_size,
     seed=random_seed,
   )
+  began = time.monotonic()
   with TrainProgress(total=steps) as progress:
     for step in range(1, steps + 1):
       state, metrics = step_fn(state, next(batches))
@@ -75,10 +78,10 @@ def main(
         progress.show(
           step,
           loss=float(metrics.loss),
-          learning_rate=float(schedule(step)),
+          learning_rate=float(np.asarray(schedule(step))),
           subset=plan.total,
-          churn=0,
-          steps_per_second=0.0,
+          churn=0,  # every parameter is free from the first step on
+          steps_per_second=step / (time.monotonic() - began),
         )
   seeds.write(out, jax.device_get(state.params), config=CONFIG.to_dict())
   click.echo(f'{out}: {out.stat().st_size:,} bytes')

@@ -143,7 +143,8 @@ def describe(value: Any) -> Any:
   if isinstance(value, Mapping):
     return {str(k): describe(v) for k, v in sorted(value.items())}
   if isinstance(value, tuple) and hasattr(value, '_asdict'):
-    return describe(value._asdict())
+    named: Any = value
+    return describe(named._asdict())
   if isinstance(value, list | tuple | set | frozenset):
     return [describe(v) for v in value]
   if isinstance(value, functools.partial):

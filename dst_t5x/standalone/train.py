@@ -21,6 +21,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from dst_t5x import atomic, delta_file, plans, seeds, selective
 from dst_t5x import delta as delta_lib
 from dst_t5x.delta import SubsetDelta
+from dst_t5x.delta_types import NonFiniteValueError
 from dst_t5x.standalone import checkpoints, data, evaluate, run_dir
 from dst_t5x.standalone.history import History
 from dst_t5x.standalone.interrupts import Interrupted, stop_requests
@@ -41,7 +42,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class NonFiniteLossError(ValueError):
-  """The loss became NaN or infinite."""
+  """The loss, or a parameter, became NaN or infinite."""
 
 
 class TrainResult(NamedTuple):
@@ -326,11 +327,18 @@ class _Saver:
 
   def save(self, step: int, state: TrainState) -> None:
     try:
+      delta, _ = self.delta(step, state)
+    except NonFiniteValueError as error:
+      raise NonFiniteLossError(
+        f'after step {step}: {error}; {self.last()}. Lower the learning rate '
+        'or clip the gradients'
+      ) from error
+    try:
       checkpoints.save(
         self._root,
         step,
         state,
-        self.delta(step, state)[0],
+        delta,
         seed_location=self._seed.location,
         save_dataset=self._batches.save,
         keep=self._settings.keep,

@@ -37,7 +37,7 @@ class StepMetrics(NamedTuple):
   gradient_norm: Float32[Array, '']
 
 
-Batch = Mapping[str, jax.Array]
+Batch = Mapping[str, Any]
 StepFn = Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]
 
 

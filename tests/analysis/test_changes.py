@@ -31,7 +31,10 @@ def test_other_shapes_or_dtypes_are_refused():
 
 
 def test_counts_and_overrun_per_silo():
-  seed = {'a': {'w': np.zeros(4, np.float32)}, 'b': {'w': np.zeros(3, np.float32)}}
+  seed = {
+    'a': {'w': np.zeros(4, np.float32)},
+    'b': {'w': np.zeros(3, np.float32)},
+  }
   tuned = {
     'a': {'w': np.float32([1, 0, 1, 0])},
     'b': {'w': np.float32([0, 5, 0])},

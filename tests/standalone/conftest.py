@@ -64,9 +64,7 @@ def tiny_seed(seed_file):
 @pytest.fixture(scope='session')
 def text_file(tmp_path_factory):
   path = tmp_path_factory.mktemp('text') / 'pairs.tsv'
-  path.write_text(
-    ''.join(f'{a}\t{b}\n' for a, b in PAIRS), encoding='utf-8'
-  )
+  path.write_text(''.join(f'{a}\t{b}\n' for a, b in PAIRS), encoding='utf-8')
   return path
 
 

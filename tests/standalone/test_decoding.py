@@ -6,6 +6,7 @@ every prefix, which the network gives for whole sequences, without a cache.
 
 import itertools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,14 +29,17 @@ CONFIG = NetworkConfig(
   head_dim=3,
   mlp_dim=8,
 )
-SOURCES = np.int32(
+SOURCES: Any = np.array(
   [[2, 3, 1, 0], [3, 1, 0, 0], [4, 4, 2, 1], [2, 1, 0, 0], [3, 4, 1, 0]]
-  + [[4, 2, 3, 1], [0, 0, 0, 0]]
+  + [[4, 2, 3, 1], [0, 0, 0, 0]],
+  np.int32,
 )
 ROWS = len(SOURCES) - 1  # the last is padding
 ATOL = 1e-4
 
-SEQUENCES = np.int32(list(itertools.product(range(SIZE), repeat=LENGTH)))
+SEQUENCES: Any = np.array(
+  list(itertools.product(range(SIZE), repeat=LENGTH)), np.int32
+)
 
 
 def random_params(config, seed):
@@ -60,7 +64,7 @@ def next_scores():
   )
   tables = []
   for source in SOURCES[:ROWS]:
-    scores = np.float64(
+    scores = np.asarray(
       score(
         {
           'encoder_input_tokens': np.tile(source, (len(SEQUENCES), 1)),
@@ -68,7 +72,8 @@ def next_scores():
           # Only says what is padding: 0 is a token like others here.
           'decoder_target_tokens': np.ones_like(SEQUENCES),
         }
-      )
+      ),
+      np.float64,
     )
     tables.append(
       {
@@ -89,7 +94,7 @@ def finish(sequence):
   return [*sequence, *[0] * (LENGTH - len(sequence))]
 
 
-def exhaustive(table, alpha, eos):
+def exhaustive(table, alpha, eos) -> Any:
   """The best of all sequences that end, or of all if none does."""
   best, best_score = None, -math.inf
   for n in range(1, LENGTH + 1):
@@ -244,7 +249,7 @@ def test_rows_do_not_depend_on_each_other(beams):
   together = decode(
     CONFIG, PARAMS, SOURCES, max_decode_len=LENGTH, beam_size=beams
   )
-  order = np.int32([5, 3, 6, 0, 1, 4, 2])
+  order = np.array([5, 3, 6, 0, 1, 4, 2])
   apart = decode(
     CONFIG, PARAMS, SOURCES[order], max_decode_len=LENGTH, beam_size=beams
   )
@@ -256,9 +261,9 @@ def test_greedy_stops_when_all_rows_have_ended(monkeypatch):
   steps = []
 
   class Counting(network.Transformer):
-    def step(self, tokens, position, *args):
+    def step(self, tokens, position, caches, crosses, sources):
       jax.debug.callback(lambda i: steps.append(int(i)), position)
-      return super().step(tokens, position, *args)
+      return super().step(tokens, position, caches, crosses, sources)
 
   monkeypatch.setattr(decoding, 'Transformer', Counting)
   # A length of its own, so that nothing compiled before is used.
@@ -266,7 +271,6 @@ def test_greedy_stops_when_all_rows_have_ended(monkeypatch):
   sources = SOURCES[[0, 3, ROWS]]
   found = decode(CONFIG, PARAMS, sources, max_decode_len=length)
   jax.effects_barrier()
-  decoding._decode.clear_cache()
   ends = np.asarray(found.tokens) == EOS
   assert ends.any(axis=1).tolist() == [True, True, False]
   assert len(steps) == ends.argmax(axis=1).max() + 1 < length

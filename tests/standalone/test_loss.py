@@ -1,5 +1,7 @@
 """The loss against NumPy in float64."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,12 +22,12 @@ CONFIG = NetworkConfig(
   head_dim=4,
   mlp_dim=8,
 )
-BATCH = {
-  'encoder_input_tokens': np.int32([[3, 4, 1], [2, 1, 0]]),
-  'decoder_input_tokens': np.int32([[0, 5, 6, 2], [0, 3, 0, 0]]),
-  'decoder_target_tokens': np.int32([[5, 6, 2, 1], [3, 1, 0, 0]]),
+BATCH: dict[str, Any] = {
+  'encoder_input_tokens': np.array([[3, 4, 1], [2, 1, 0]], np.int32),
+  'decoder_input_tokens': np.array([[0, 5, 6, 2], [0, 3, 0, 0]], np.int32),
+  'decoder_target_tokens': np.array([[5, 6, 2, 1], [3, 1, 0, 0]], np.int32),
 }
-WEIGHTS = np.float32([[1, 0, 0.5, 1], [2, 1, 0, 0]])
+WEIGHTS: Any = np.array([[1, 0, 0.5, 1], [2, 1, 0, 0]], np.float32)
 
 
 logits_of = jax.jit(network.logits, static_argnums=0)
@@ -45,7 +47,7 @@ def params():
   )
 
 
-def reference(logits, targets, z_loss, smoothing):
+def reference(logits: Any, targets, z_loss, smoothing) -> Any:
   """Loss and z-loss of every token, written out term by term.
 
   Cross entropy with the smoothed target, less the least that it can be, plus
@@ -81,8 +83,8 @@ def smoothing(request):
 
 def test_cross_entropy(z_loss, smoothing):
   rng = np.random.default_rng(0)
-  logits = rng.normal(0, 3, (2, 3, 5)).astype(np.float32)
-  targets = rng.integers(0, 5, (2, 3))
+  logits = jnp.asarray(rng.normal(0, 3, (2, 3, 5)), jnp.float32)
+  targets = jnp.asarray(rng.integers(0, 5, (2, 3)))
   found = cross_entropy(
     logits, targets, z_loss=z_loss, label_smoothing=smoothing
   )
@@ -93,8 +95,8 @@ def test_cross_entropy(z_loss, smoothing):
 def test_gradient_of_cross_entropy(z_loss, smoothing):
   # d/dlogit = p (1 + 2 z_loss log Z) − q, with q the smoothed target.
   rng = np.random.default_rng(1)
-  logits = rng.normal(0, 3, (4, 5)).astype(np.float32)
-  targets = rng.integers(0, 5, 4)
+  logits = jnp.asarray(rng.normal(0, 3, (4, 5)), jnp.float32)
+  targets = jnp.asarray(rng.integers(0, 5, 4))
 
   def total(logits):
     losses, _ = cross_entropy(
@@ -102,7 +104,9 @@ def test_gradient_of_cross_entropy(z_loss, smoothing):
     )
     return jnp.sum(losses)
 
-  log_z = np.log(np.sum(np.exp(np.float64(logits)), axis=-1, keepdims=True))
+  log_z = np.log(
+    np.sum(np.exp(np.asarray(logits, np.float64)), axis=-1, keepdims=True)
+  )
   wanted = np.full((4, 5), smoothing / 4)
   wanted[np.arange(4), targets] = 1.0 - smoothing
   expected = np.exp(logits - log_z) * (1 + 2 * z_loss * log_z) - wanted
@@ -110,16 +114,16 @@ def test_gradient_of_cross_entropy(z_loss, smoothing):
 
 
 def test_large_logits_stay_finite():
-  logits = np.float32([[1e4, -1e4, 0.0], [-1e4, 1e4, 0.0]])
-  targets = np.int32([0, 0])
+  logits = jnp.array([[1e4, -1e4, 0.0], [-1e4, 1e4, 0.0]])
+  targets = jnp.array([0, 0])
   losses, _ = cross_entropy(logits, targets, z_loss=0.0)
   np.testing.assert_allclose(losses, [0.0, 2e4], rtol=1e-6)
 
 
 def test_smoothing_of_a_perfect_prediction_costs_nothing():
-  wanted = np.float32([0.9, 0.05, 0.05])
+  wanted = jnp.array([0.9, 0.05, 0.05])
   losses, _ = cross_entropy(
-    np.log(wanted)[None], np.int32([0]), label_smoothing=0.1
+    jnp.log(wanted)[None], jnp.array([0]), label_smoothing=0.1
   )
   np.testing.assert_allclose(losses, [0.0], atol=1e-6)
 
@@ -165,7 +169,7 @@ def test_accuracy_counts_what_is_right(params):
 def test_without_weights_every_token_but_padding_counts(params):
   marked = {
     **BATCH,
-    'decoder_loss_weights': np.float32([[1, 1, 1, 1], [1, 1, 0, 0]]),
+    'decoder_loss_weights': np.array([[1, 1, 1, 1], [1, 1, 0, 0]], np.float32),
   }
   found, expected = (
     loss_of(CONFIG, params, batch)[1] for batch in (BATCH, marked)

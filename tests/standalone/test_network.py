@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+from typing import Any
 
 import gin
 import jax
@@ -108,13 +109,15 @@ def reference_bucket(relative, *, bidirectional):
   return first + single + sum(offset >= edge - 1e-6 for edge in edges)
 
 
-def reference_logits(config, params, sources, targets):
+def reference_logits(config, params, sources, targets) -> Any:
   """Logits of one example in float64, written from the papers.
 
   Raffel et al. 2020 (T5), section 2.1; T5 1.1: gated GELU (Shazeer 2020), no
   tied output. GELU is the tanh approximation. Nothing is batched or masked.
   """
-  p = {k: np.float64(v) for k, v in paths.flatten(params).items()}
+  p: dict[str, Any] = {
+    k: np.asarray(v, np.float64) for k, v in paths.flatten(params).items()
+  }
 
   def norm(x, path):
     rms = np.sqrt(np.mean(x**2, axis=-1, keepdims=True) + 1e-6)

@@ -8,14 +8,15 @@ import ast
 import dataclasses
 import functools
 import re
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import seqio
-from t5x import decoding as t5x_decoding
-from t5x import models
+from t5x import decoding as t5x_decoding  # type: ignore
+from t5x import models  # type: ignore
 from t5x.examples.t5 import network as t5x_network
 
 from dst_t5x import gin_path, paths
@@ -28,7 +29,7 @@ UNTIED = NetworkConfig(
   vocab_size=24,
   emb_dim=16,
   num_heads=4,
-  num_encoder_layers=2,
+  num_encoder_layers=1,
   num_decoder_layers=2,
   head_dim=5,
   mlp_dim=12,
@@ -44,7 +45,7 @@ ATOL = 1e-5
 
 
 @functools.cache
-def t5x_model(config, **options):
+def t5x_model(config, **options) -> Any:
   """T5X's model of the same network."""
   fields = config.to_dict()
   fields['mlp_activations'] = tuple(fields['mlp_activations'])
@@ -68,14 +69,14 @@ def random_params(config, seed, scale=0.5):
   )
 
 
-def random_tokens(rng, lengths, width):
+def random_tokens(rng, lengths, width) -> Any:
   tokens = np.zeros((len(lengths), width), np.int32)
   for row, length in zip(tokens, lengths, strict=True):
     row[:length] = [*rng.integers(2, 24, length - 1), 1]
   return tokens
 
 
-def make_batch(packed, seed=0):
+def make_batch(packed, seed=0) -> dict[str, Any]:
   """Features as seqio names and fills them, packed or not."""
   rng = np.random.default_rng(seed)
   sources = [random_tokens(rng, [n], n)[0] for n in (7, 3, 5, 2)]
@@ -83,7 +84,7 @@ def make_batch(packed, seed=0):
   rows = [[0, 1], [2, 3]] if packed else [[0], [1], [2], [3]]
   shapes = {'encoder': (len(rows), 12), 'decoder': (len(rows), 11)}
   names = ['input_tokens', 'segment_ids', 'positions']
-  batch = {
+  batch: dict[str, Any] = {
     f'{side}_{name}': np.zeros(shape, np.int32)
     for side, shape in shapes.items()
     for name in names
@@ -191,11 +192,11 @@ def test_logits_loss_and_gradients(config, packed):
   np.testing.assert_allclose(
     our_metrics.weight_sum, batch['decoder_loss_weights'].sum()
   )
-  np.testing.assert_allclose(
-    our_metrics.correct_sum / our_metrics.weight_sum,
-    their_metrics['accuracy'].compute(),
-    rtol=1e-6,
+  # Not T5X's metric of that name, for which a weight of 0.5 counts as 1.
+  correct = models.compute_weighted_accuracy(
+    their_logits, batch['decoder_target_tokens'], batch['decoder_loss_weights']
   )
+  np.testing.assert_allclose(our_metrics.correct_sum, correct)
   expected = paths.flatten(their_gradient)
   for path, gradient in paths.flatten(our_gradient).items():
     scale = np.max(np.abs(expected[path]))
@@ -207,9 +208,10 @@ def test_logits_loss_and_gradients(config, packed):
 def test_logits_in_bfloat16():
   config = dataclasses.replace(UNTIED, dtype='bfloat16')
   params, batch = random_params(config, 1), make_batch(packed=True)
-  # Not compiled: fused operations would round at other places.
-  ours = network.logits(config, params, batch)
-  theirs = t5x_model(config)._compute_logits(params, batch)
+  ours = jax.jit(lambda p: network.logits(config, p, batch))(params)
+  theirs = jax.jit(lambda p: t5x_model(config)._compute_logits(p, batch))(
+    params
+  )
   assert ours.dtype == theirs.dtype == jnp.float32
   np.testing.assert_allclose(ours, theirs, atol=0.02 * np.max(np.abs(theirs)))
 
@@ -221,7 +223,7 @@ def test_dropout_is_at_the_same_places(monkeypatch):
   params, batch = random_params(config, 2), make_batch(packed=False)
   draws = []
 
-  def bernoulli(key, p=0.5, shape=None):
+  def bernoulli(key, p=0.5, shape: Any = None):
     draws.append((float(p), tuple(shape)))
     return np.random.default_rng(len(draws)).random(shape) < p
 
@@ -234,7 +236,7 @@ def test_dropout_is_at_the_same_places(monkeypatch):
   assert draws == their_draws
   # Embeddings and last norms: 4. A layer: 2 (encoder) or 3 (decoder) residual
   # branches, 1 or 2 attentions, 1 feed-forward.
-  assert len(draws) == 4 + 2 * (2 + 1 + 1) + 2 * (3 + 2 + 1)
+  assert len(draws) == 4 + 1 * (2 + 1 + 1) + 2 * (3 + 2 + 1)
   np.testing.assert_allclose(ours, theirs, atol=5 * ATOL)
 
 
@@ -252,8 +254,8 @@ def test_buckets(bidirectional):
 
 
 LENGTH = 10
-# Scales and seeds give output that ends at different lengths or not at all.
-DRAWS = [(UNTIED, 0), (TIED, 6)]
+# Draws for which T5X's output ends at different lengths, or not at all.
+SEEDS = {UNTIED: 9, TIED: 65}
 
 
 def decode_cases():
@@ -276,16 +278,25 @@ def t5x_decode(config, params, tokens, decode_fn, *, beams=1, **options):
   return tokens, aux['scores']
 
 
-GREEDY = [
-  {'temperature': 0.0, 'topk': 0},
-  {'temperature': 1.0, 'topk': 1},
-]
+def assert_equal_to_t5x(found, expected, scores):
+  expected = np.asarray(expected)
+  ends = {row.tolist().index(1) for row in expected if 1 in row}
+  assert len(ends) > 1, 'the case shows little'
+  np.testing.assert_array_equal(found.tokens, expected)
+  np.testing.assert_allclose(found.scores, scores, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(('config', 'seed'), DRAWS, ids=['untied', 'tied'])
-@pytest.mark.parametrize('options', GREEDY, ids=['cold', 'topk'])
-def test_greedy(config, seed, options):
-  params, tokens = random_params(config, seed, 0.8), decode_cases()
+@pytest.mark.parametrize(
+  ('config', 'options'),
+  [
+    (UNTIED, {'temperature': 0.0, 'topk': 0}),
+    (UNTIED, {'temperature': 1.0, 'topk': 1}),
+    (TIED, {'temperature': 0.0, 'topk': 0}),
+  ],
+  ids=['untied-cold', 'untied-topk', 'tied-cold'],
+)
+def test_greedy(config, options):
+  params, tokens = random_params(config, SEEDS[config], 0.8), decode_cases()
   expected, scores = t5x_decode(
     config,
     params,
@@ -295,14 +306,16 @@ def test_greedy(config, seed, options):
     **options,
   )
   found = decode(config, params, tokens, max_decode_len=LENGTH)
-  np.testing.assert_array_equal(found.tokens, expected)
-  np.testing.assert_allclose(found.scores, scores, rtol=1e-4, atol=1e-4)
+  assert_equal_to_t5x(found, expected, scores)
 
 
-@pytest.mark.parametrize(('config', 'seed'), DRAWS, ids=['untied', 'tied'])
-@pytest.mark.parametrize(('beams', 'alpha'), [(2, 0.6), (4, 0.6), (4, 0.0)])
-def test_beam_search(config, seed, beams, alpha):
-  params, tokens = random_params(config, seed, 0.8), decode_cases()
+@pytest.mark.parametrize(
+  ('config', 'beams', 'alpha'),
+  [(UNTIED, 2, 0.6), (UNTIED, 4, 0.6), (UNTIED, 4, 0.0), (TIED, 4, 0.6)],
+  ids=['untied-2-0.6', 'untied-4-0.6', 'untied-4-0', 'tied-4-0.6'],
+)
+def test_beam_search(config, beams, alpha):
+  params, tokens = random_params(config, SEEDS[config], 0.8), decode_cases()
   expected, scores = t5x_decode(
     config,
     params,
@@ -319,8 +332,7 @@ def test_beam_search(config, seed, beams, alpha):
     beam_size=beams,
     alpha=alpha,
   )
-  np.testing.assert_array_equal(found.tokens, expected)
-  np.testing.assert_allclose(found.scores, scores, rtol=1e-4, atol=1e-4)
+  assert_equal_to_t5x(found, expected, scores)
 
 
 @pytest.mark.parametrize('size', ['small', 'base', 'large', 'xl', 'xxl'])
