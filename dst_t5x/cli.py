@@ -14,6 +14,7 @@ import click
 
 # Name → module and attribute of its click command.
 COMMANDS: Mapping[str, str] = {
+  'delta': 'dst_t5x.commands.delta:delta',
   'eval': 'dst_t5x.commands.evaluate:evaluate',
   'gin-path': 'dst_t5x.commands.gin_path:gin_path',
   'infer': 'dst_t5x.commands.infer:infer',

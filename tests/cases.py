@@ -157,7 +157,6 @@ CASES: dict[str, Case] = {
   'dst-algorithm2': _dst(
     'inverse_relative', 'module_and_layer', algorithm2, 'clipped'
   ),
-  'dst-algorithm2-pool': _dst('relative', 'none', algorithm2, 'adamw'),
   'dst-bfloat16': _dst('absolute', 'module_and_layer', exact, 'adamw')._replace(
     approximate=True, dtype=jnp.bfloat16
   ),
@@ -219,7 +218,7 @@ class Run(NamedTuple):
 
   case: Case
   plan: plans.Plan
-  step: Callable
+  step: Any  # jitted
   gradients: list[dict[str, np.ndarray]]
   seed: dict[str, np.ndarray]
   params: list[Any]  # before the first step, and after each

@@ -113,7 +113,9 @@ def equal_entries_move_together(seed: object, params: object) -> None:
     assert x.all() or not x.any(), f'{path}: {int(x.sum())} of {x.size}'
 
 
-def reports(call: Callable[[], object], error: type, *names: str) -> None:
+def reports(
+  call: Callable[[], object], error: type[Exception], *names: str
+) -> None:
   """A call raises an error of one type whose message has all the names."""
   try:
     call()

@@ -12,6 +12,7 @@ import optax
 import pytest
 
 from dst_t5x import methods, plans, selective, subsets, thresholds
+from dst_t5x.scores import Score
 from tests import checks, reference
 
 SEED = {
@@ -54,6 +55,11 @@ class Trial:
     u, state = ADAMW.update(gradients, inner[0], params)
     proposed = optax.apply_updates(params, u)
     return proposed, (state, proposed)
+
+  @staticmethod
+  def saved_as(state):
+    """Returns what a checkpoint keeps of the state."""
+    return state
 
   def go(self, gradient):
     with jax.numpy_dtype_promotion('standard'):  # optax mixes types
@@ -103,9 +109,6 @@ def check_resume(trial):
   checks.same_bits(wanted, trial.params)
 
 
-Trial.saved_as = staticmethod(lambda state: state)
-
-
 def replaced(module, name, wrong):
   """Returns a mutation: module.name = wrong(what it was)."""
 
@@ -122,6 +125,12 @@ def forgets(field, value):
     'saved_as',
     lambda _: staticmethod(lambda s: s._replace(**{field: value})),
   )
+
+
+def upside_down(seed, proposed):
+  """Returns a score that is largest where the distance is smallest."""
+  distance = jnp.abs(seed * (proposed - seed))
+  return jnp.float32(1) / (distance + jnp.float32(1))
 
 
 def with_search(change):
@@ -217,9 +226,7 @@ MUTATIONS = {
   'the smallest scores': (
     lambda _: None,
     lambda: methods.dst()._replace(
-      score=methods.dst().score._replace(
-        fn=lambda s, p: jnp.float32(1) / (jnp.abs(s * (p - s)) + jnp.float32(1))
-      )
+      score=Score(upside_down, ('seed', 'proposed'))
     ),
     check_choice,
   ),

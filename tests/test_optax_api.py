@@ -1,6 +1,7 @@
 """The step in an optax loop."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -79,7 +80,8 @@ def test_a_jitted_loop_over_tuples_dataclasses_and_numpy():
   assert jax.tree.structure(now) == jax.tree.structure(seed)
   assert isinstance(now['layers'][0], Layer) and now['unused'] is None
   # At most once for NumPy's arrays and once for JAX's.
-  assert step._cache_size() <= 2
+  compiled: Any = step
+  assert compiled._cache_size() <= 2
   for x, y in zip(jax.tree.leaves(seed), kept, strict=True):
     np.testing.assert_array_equal(x, y)  # inputs are not written to
 

@@ -18,8 +18,8 @@ def t5_1_1_small():
   """Returns the shapes of T5 1.1 small, written from its architecture.
 
   8 + 8 layers, d_model 512, 6 heads of 64, d_ff 1024 (gated), 32,128 tokens,
-  separate logits, 32 relative-position buckets: t5x/examples/t5/t5_1_1/small.gin
-  and network.py.
+  separate logits, 32 relative-position buckets: see small.gin
+  and network.py in t5x/examples/t5.
   """
   d, heads, inner, ff, vocabulary = 512, 6, 6 * 64, 1024, 32128
   shapes = {

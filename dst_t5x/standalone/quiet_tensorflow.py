@@ -25,9 +25,12 @@ def _stderr_held_back() -> Iterator[None]:
   """Drops what is written to stderr, unless the body raises."""
   # TensorFlow's libraries write to the descriptor before they read their log
   # level (2.21), so neither the level nor sys.stderr can stop them.
-  if os.environ.setdefault(_LEVEL, '2') in ('0', '1'):
+  if os.environ.get(_LEVEL) == '0':
     yield
     return
+  # 1 may be JAX's doing, which sets it at import if nobody else has.
+  if os.environ.get(_LEVEL, '1') == '1':
+    os.environ[_LEVEL] = '2'
   sys.stderr.flush()
   stderr = os.dup(2)
   with tempfile.TemporaryFile() as held:

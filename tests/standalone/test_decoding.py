@@ -213,6 +213,53 @@ def test_narrow_beam_equals_a_plain_one(next_scores, beams, alpha):
     np.testing.assert_allclose(found.scores[row], score, atol=ATOL)
 
 
+@pytest.mark.parametrize('beams', [2, 3])
+@pytest.mark.parametrize('alpha', [0.0, 0.6, 2.0])
+def test_beams_keep_their_own_histories(beams, alpha):
+  # Every prefix has scores of its own, found by what the cache remembers of
+  # it, in many rows: a beam with another's cache, or a search that stops a step
+  # too early, finds something else.
+  rows = 100
+  counts = [SIZE**i for i in range(LENGTH)]
+  starts = np.concatenate([[0], np.cumsum(counts)])
+  rng = np.random.default_rng(0)
+  logits = rng.normal(0.0, 1.5, (rows, starts[-1], SIZE)).astype(np.float32)
+  scores = np.asarray(jax.nn.log_softmax(logits))
+
+  def step(tokens, position, caches, crosses, sources):
+    (codes,) = caches
+    codes = codes * SIZE + tokens  # the start token counts as 0
+    place = jnp.asarray(starts)[position] + codes
+    return jnp.asarray(logits)[sources[:, 0] - 1, place], [codes]
+
+  # Mapped, not as one batch: a batch stops when its last row is over, which
+  # would hide that another row stops too early.
+  @jax.jit
+  @jax.vmap
+  def search(source):
+    return beam_search(
+      step,
+      source[None, None],
+      [jnp.zeros(1, jnp.int32)],
+      [],
+      max_decode_len=LENGTH,
+      beam_size=beams,
+      alpha=alpha,
+      eos_id=EOS,
+    )
+
+  found, found_scores = search(jnp.arange(1, rows + 1))
+  for row in range(rows):
+    table = {
+      prefix: scores[row, starts[i] + n]
+      for i in range(LENGTH)
+      for n, prefix in enumerate(itertools.product(range(SIZE), repeat=i))
+    }
+    sequence, score = plain_beam_search(table, beams, alpha)
+    assert found[row, 0].tolist() == finish(sequence)
+    np.testing.assert_allclose(found_scores[row, 0], score, atol=ATOL)
+
+
 def test_the_cases_tell_searches_apart(next_scores):
   # Guards the tests above: on these rows greedy decoding, narrow and wide
   # beams, and the penalty's exponents give different sequences.
