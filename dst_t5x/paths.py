@@ -65,8 +65,7 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
       node = node.setdefault(key, {})
       if not isinstance(node, dict):
         raise ValueError(f'parameter path {path!r} goes through a parameter')
-    if last in node:
-      raise ValueError(f'parameter path {path!r} is also a module')
+    # Sorted, a path comes before those that go through it.
     node[last] = flat[path]
   return tree
 

@@ -21,7 +21,7 @@ import rich.table
   show_default=True,
   help='Fraction of free parameters.',
 )
-@click.option('--steps', type=int, default=800, show_default=True)
+@click.option('--steps', type=int, default=700, show_default=True)
 @click.option('--batch-size', type=int, default=16, show_default=True)
 @click.option(
   '--learning-rate',

@@ -109,6 +109,16 @@ def run(
     ValueError: if the directory, the seed or a setting is wrong.
   """
   began = time.monotonic()
+  # What is wrong with the settings shows before anything takes time.
+  settings.check()
+  plans.make(
+    settings.method,
+    seed.params,
+    epsilon=settings.epsilon,
+    budget=settings.budget,
+    silo_scheme=settings.silos,
+    total_steps=settings.train_steps,
+  )
   inputs, targets = held_out()
   say(f'evaluating the seed on {len(inputs)} held-out numbers')
   config = train.network_config(seed)
