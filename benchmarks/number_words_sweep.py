@@ -22,7 +22,7 @@ from dst_t5x.standalone import evaluate, optimizers, quickstart, train
 from dst_t5x.standalone.settings import TrainSettings
 from dst_t5x.tasks import number_words
 
-GRID = {1e-2: (0.03, 0.1), 1e-3: (0.1, 0.3), 1e-4: (0.3, 1.0)}
+GRID = {1e-2: (0.03, 0.1), 1e-3: (0.1, 0.3, 1.0), 1e-4: (0.3, 1.0)}
 
 
 def cell(epsilon: float, rate: float, steps: int, folder: pathlib.Path):
