@@ -6,7 +6,6 @@ lost, and a run that is started again goes on from there to the same bits.
 """
 
 import errno
-import logging
 import math
 import os
 import pathlib
@@ -37,8 +36,6 @@ from dst_t5x.standalone.train_state import (
   make_step,
   replicated_layout,
 )
-
-_LOG = logging.getLogger(__name__)
 
 
 class NonFiniteLossError(ValueError):
@@ -87,6 +84,19 @@ def network_config(
       disagree.
   """
   own = None if seed.config is None else NetworkConfig.from_dict(seed.config)
+  if config is not None and own is not None:
+    mine, theirs = config.to_dict(), own.to_dict()
+    differ = [
+      f'{name}: {theirs[name]!r} in the seed, {mine[name]!r} named'
+      for name in mine
+      # How a network is run is not what its tensors are.
+      if name not in ('dropout_rate', 'dtype') and mine[name] != theirs[name]
+    ]
+    if differ:
+      raise ValueError(
+        f'seed {seed.location!r} belongs to another network: '
+        + '; '.join(differ)
+      )
   found = config or own
   if found is None:
     raise ValueError(
@@ -291,6 +301,7 @@ class _Saver:
     self._root = root
     self._plan = plan
     self._batches = batches
+    self._made: tuple[int, SubsetDelta, Any] | None = None
 
   def newest(self, state: TrainState) -> tuple[int, TrainState]:
     atomic.remove_leftovers(self._root / checkpoints.FOLDER)
@@ -312,6 +323,9 @@ class _Saver:
     )
 
   def delta(self, step: int, state: TrainState) -> tuple[SubsetDelta, Any]:
+    # The last checkpoint and the run's result are of the same step.
+    if self._made is not None and self._made[0] == step:
+      return self._made[1:]
     params = jax.device_get(state.params)
     plan = self._plan
     delta = delta_lib.diff(
@@ -323,6 +337,7 @@ class _Saver:
       silo_rule=_silo_rule(self._settings),
       step=step,
     )
+    self._made = (step, delta, params)
     return delta, params
 
   def save(self, step: int, state: TrainState) -> None:

@@ -1,5 +1,6 @@
 """Whole runs: what they leave, how they stop, and how they go on."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -19,6 +20,7 @@ from dst_t5x.analysis.changes import changed_positions
 from dst_t5x.paths import flatten
 from dst_t5x.standalone import checkpoints, history, run_dir, train
 from dst_t5x.standalone.interrupts import Interrupted
+from dst_t5x.standalone.network_config import NetworkConfig
 
 pytestmark = pytest.mark.usefixtures('one_device')
 
@@ -272,6 +274,15 @@ def test_eight_devices_share_the_batch(
     np.testing.assert_allclose(entry.values, other.values, atol=1e-5)
   with pytest.raises(ValueError, match='divisible by the number of devices'):
     run(tiny_settings._replace(batch_size=3), tiny_seed, tmp_path / 'odd')
+
+
+def test_a_network_that_contradicts_the_seed_is_refused(tiny_seed):
+  own = NetworkConfig.from_dict(tiny_seed.config)
+  # The tensors have the same shapes with half the heads, twice as wide.
+  other = dataclasses.replace(own, num_heads=1, head_dim=8)
+  assert train.network_config(tiny_seed, own) == own
+  with pytest.raises(ValueError, match='num_heads: 2 in the seed, 1 named'):
+    train.network_config(tiny_seed, other)
 
 
 def test_dropout_is_off_by_default_and_changes_the_run(
