@@ -19,6 +19,8 @@ COMMANDS: Mapping[str, str] = {
   'gin-path': 'dst_t5x.commands.gin_path:gin_path',
   'infer': 'dst_t5x.commands.infer:infer',
   'quickstart': 'dst_t5x.commands.quickstart:quickstart',
+  'seed': 'dst_t5x.commands.seed:seed',
+  'tasks': 'dst_t5x.commands.tasks:tasks',
   'train': 'dst_t5x.commands.train:train',
 }
 

@@ -1,30 +1,40 @@
-"""Seeds: the parameters that fine-tuning starts from and deltas refer to."""
+"""Seeds: the parameters that fine-tuning starts from and deltas refer to.
+
+They come in several layouts, each with a module in `seed_layouts`; this is the
+front to all of them.
+"""
 
 import dataclasses
 import difflib
-import json
 import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
-import safetensors
 
-from dst_t5x import fingerprints, paths, safetensors_file
+from dst_t5x import fingerprints, paths
+from dst_t5x.seed_layouts import finding, own
+from dst_t5x.seed_layouts.errors import SeedError
+from dst_t5x.seed_layouts.source import Source
+
+__all__ = [
+  'BUNDLED',
+  'Seed',
+  'SeedError',
+  'ShapeAndDtype',
+  'Source',
+  'bundled_path',
+  'check_params',
+  'fingerprint',
+  'open_source',
+  'read',
+  'write',
+]
 
 BUNDLED = 'bundled'
-_FORMAT = 'dst_t5x.seed'
-_VERSION = '1'
-_WHAT_WORKS = (
-  f'{BUNDLED!r}, or a .safetensors file written by dst_t5x.seeds.write'
-)
 
 fingerprint = fingerprints.fingerprint
-
-
-class SeedError(ValueError):
-  """A seed that cannot be read, or does not fit."""
 
 
 class ShapeAndDtype(Protocol):
@@ -58,20 +68,46 @@ class Seed:
   fingerprint: str
 
 
-def read(path: str | os.PathLike[str]) -> Seed:
-  """Returns a seed, checked against the fingerprint that it was written with.
+def open_source(path: str | os.PathLike[str]) -> Source:
+  """Opens a seed without reading its parameters.
 
   Args:
-    path: 'bundled' for the seed that comes with the package, or a file that
-      `write` wrote.
+    path: 'bundled' for the seed that comes with the package; a file that
+      `write` wrote; a T5X or Orbax checkpoint, local or a URL such as
+      gs://bucket/t5/checkpoint_1000000; a folder or safetensors file of a
+      Hugging Face T5.
 
   Returns:
-    The seed.
+    What reads it; see `seed_layouts.source`.
 
   Raises:
     SeedError: if there is no such seed, or it is damaged, or something else.
-    NotImplementedError: if it is a checkpoint in a layout that cannot be read
-      yet: T5X, Orbax, Hugging Face, or anything on a remote path.
+
+  Example:
+    >>> source = open_source('bundled')
+    >>> source.layout, source.specs()['decoder/decoder_norm/scale'].shape
+    ('dst_t5x', (96,))
+  """
+  location = os.fspath(path)
+  if location == BUNDLED:
+    return own.open_source(str(bundled_path()), location)
+  return finding.open_source(location)
+
+
+def read(path: str | os.PathLike[str]) -> Seed:
+  """Returns a seed, checked against the fingerprint that it was written with.
+
+  Only our own layout has one; the others' files are checked as far as they
+  tell.
+
+  Args:
+    path: as for `open_source`.
+
+  Returns:
+    The seed, in the host's memory.
+
+  Raises:
+    SeedError: as `open_source`.
 
   Example:
     >>> import tempfile
@@ -81,11 +117,23 @@ def read(path: str | os.PathLike[str]) -> Seed:
     ...   read(file).params
     {'scale': array([1., 1.])}
   """
-  location = os.fspath(path)
-  if location == BUNDLED:
-    return _read_file(bundled_path(), location)
-  _refuse_other_layouts(location)
-  return _read_file(pathlib.Path(location), location)
+  source = open_source(path)
+  flat = source.read()
+  try:
+    params = paths.unflatten(flat)
+    found = fingerprints.fingerprint(params)
+  except ValueError as error:
+    raise SeedError(
+      f'the seed {source.location} is damaged: {error}'
+    ) from error
+  if isinstance(source, own.OwnSource) and found != source.fingerprint:
+    raise SeedError(
+      f'the seed {source.location} is damaged: its parameters have the '
+      f'fingerprint {found}, and {source.fingerprint} was written'
+    )
+  for array in flat.values():
+    array.flags.writeable = False
+  return Seed(params, source.config, source.location, found)
 
 
 def bundled_path() -> pathlib.Path:
@@ -138,26 +186,8 @@ def write(
     ...   write(os.path.join(d, 'a.safetensors'), params, config=None)
     232
   """
-  location = os.fspath(path)
-  if not location.endswith('.safetensors'):
-    raise SeedError(f'{location}: the name of a seed must end in .safetensors')
-  try:
-    digests = {
-      name: fingerprints.digest(leaf, name)
-      for name, leaf in paths.flatten(params).items()
-    }
-    metadata = {
-      'format': _FORMAT,
-      'version': _VERSION,
-      'fingerprint': fingerprints.combine(digests),
-    }
-    if config is not None:
-      metadata['config'] = json.dumps(dict(config), allow_nan=False)
-    return safetensors_file.write(path, _tensors(params), metadata)
-  except SeedError:
-    raise
-  except (TypeError, ValueError) as error:
-    raise SeedError(f'{location}: cannot be written: {error}') from error
+  own.write(params, path, config=config, overwrite=True)
+  return os.path.getsize(path)
 
 
 def check_params(
@@ -180,7 +210,7 @@ def check_params(
     >>> check_params({'scale': np.ones(2)}, {'scael': np.ones(2)}, origin='a')
     Traceback (most recent call last):
     ...
-    dst_t5x.seeds.SeedError: a does not fit the network:
+    dst_t5x.seed_layouts.errors.SeedError: a does not fit the network:
       missing 'scael' (nearest: 'scale')
       not in the network: 'scale' (nearest: 'scael')
   """
@@ -213,118 +243,6 @@ def _differences(path: str, leaf: Any, wanted: ShapeAndDtype) -> list[str]:
       f'{path!r} has dtype {dtype} instead of {np.dtype(wanted.dtype)}'
     )
   return problems
-
-
-def _read_file(file: pathlib.Path, location: str) -> Seed:
-  try:
-    handle = safetensors_file.open_safely(file)
-  except ValueError as error:
-    raise SeedError(
-      f'cannot read the seed: {error}; what works: {_WHAT_WORKS}'
-    ) from error
-  with handle:
-    metadata = handle.metadata() or {}
-    names = list(handle.keys())
-    _check_metadata(metadata, names, location)
-    flat = _tensors_in(handle, names, location)
-  try:
-    params = paths.unflatten(flat)
-    found = fingerprints.fingerprint(params)
-    config = json.loads(metadata['config']) if 'config' in metadata else None
-  except (ValueError, RecursionError) as error:
-    raise SeedError(f'the seed {location} is damaged: {error}') from error
-  if found != metadata.get('fingerprint'):
-    raise SeedError(
-      f'the seed {location} is damaged: its parameters have the fingerprint '
-      f'{found}, and {metadata.get("fingerprint")} was written'
-    )
-  for array in flat.values():
-    array.flags.writeable = False
-  return Seed(params, config, location, found)
-
-
-def _tensors_in(
-  handle: Any, names: Sequence[str], location: str
-) -> dict[str, np.ndarray]:
-  try:
-    return {name: np.asarray(handle.get_tensor(name)) for name in names}
-  except (safetensors.SafetensorError, OSError, KeyError) as error:
-    raise SeedError(f'cannot read the seed {location}: {error}') from error
-
-
-def _check_metadata(
-  metadata: Mapping[str, str], names: Sequence[str], location: str
-) -> None:
-  found = metadata.get('format')
-  if found != _FORMAT:
-    if metadata.get('format') == 'dst_t5x.delta':
-      raise SeedError(
-        f'{location} is a delta, not a seed: give the seed that it was made '
-        'from, and apply the delta to it'
-      )
-    if any(name == 'shared.weight' or '.block.0.' in name for name in names):
-      raise NotImplementedError(
-        f'{location} is a Hugging Face checkpoint, which cannot be read yet'
-      )
-    raise SeedError(
-      f'{location} is a safetensors file of another format ({found!r}); what '
-      f'works: {_WHAT_WORKS}'
-    )
-  version = metadata.get('version')
-  if version != _VERSION:
-    raise SeedError(
-      f'{location} is a seed of version {version!r}; this release reads '
-      f'version {_VERSION}'
-    )
-
-
-def _refuse_other_layouts(location: str) -> None:
-  """Names the checkpoints that exist but cannot be read yet."""
-  kind = None
-  if '://' in location:
-    kind = 'on a remote path'
-  elif os.path.isdir(location):
-    names = set(os.listdir(location))
-    if 'checkpoint' in names:
-      kind = 'a T5X checkpoint in the legacy layout'
-    elif {'_METADATA', '_CHECKPOINT_METADATA', 'manifest.ocdbt'} & names:
-      kind = 'an Orbax checkpoint'
-    elif 'config.json' in names:
-      kind = 'a Hugging Face checkpoint'
-    else:
-      raise SeedError(
-        f'cannot read the seed {location}: it is a directory, but no '
-        f'checkpoint of T5X, Orbax or Hugging Face; what works: {_WHAT_WORKS}'
-      )
-  if kind:
-    raise NotImplementedError(
-      f'the seed {location} is {kind}, which cannot be read yet; what works: '
-      f'{_WHAT_WORKS}'
-    )
-
-
-def _tensors(params: Mapping[str, Any]) -> list[safetensors_file.Tensor]:
-  tensors = []
-  for name, leaf in paths.flatten(params).items():
-    dtype, shape = np.dtype(leaf.dtype), tuple(leaf.shape)
-    tensors.append(
-      safetensors_file.Tensor(
-        name,
-        dtype.name,
-        shape,
-        dtype.itemsize * int(np.prod(shape, dtype=np.int64)),
-        _chunks(leaf, name),
-      )
-    )
-  # Wide dtypes first, so that every tensor is aligned in a memory map.
-  return sorted(
-    tensors, key=lambda t: (-fingerprints.DTYPES[t.dtype].itemsize, t.name)
-  )
-
-
-def _chunks(leaf: Any, name: str) -> Iterator[memoryview]:
-  # A generator, so that only one tensor at a time is copied to the host.
-  yield from fingerprints.little_endian_chunks(fingerprints.to_host(leaf, name))
 
 
 def _nearest(name: str, known: Mapping[str, object]) -> str:

@@ -1,11 +1,15 @@
 """Metrics of texts, in percent, as seqio calls them."""
 
 import importlib.util
+import itertools
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import seqio
 
 
 def exact_match(
-  targets: Sequence[str], predictions: Sequence[str]
+  targets: Sequence[Any], predictions: Sequence[Any]
 ) -> Mapping[str, float]:
   """Returns the percentage of predictions that equal their target.
 
@@ -26,43 +30,66 @@ def exact_match(
   return {'exact_match': 100.0 * right / len(targets)}
 
 
-def bleu(
-  targets: Sequence[str], predictions: Sequence[str]
+def accuracy(
+  targets: Sequence[Any], predictions: Sequence[Any]
 ) -> Mapping[str, float]:
+  """Returns the percentage of classes, or texts, that are right.
+
+  The same as `exact_match`, under the name that T5 gives it.
+
+  Args:
+    targets: classes or texts.
+    predictions: as many.
+
+  Returns:
+    `{'accuracy': percent}`.
+
+  Example:
+    >>> accuracy([0, 1, 1, 0], [0, 1, -1, 1])
+    {'accuracy': 50.0}
+  """
+  return {'accuracy': exact_match(targets, predictions)['exact_match']}
+
+
+def bleu(
+  targets: Sequence[str | Sequence[str]], predictions: Sequence[str]
+) -> Mapping[str, Any]:
   """Returns the corpus BLEU of predictions, as sacrebleu computes it.
 
   Args:
-    targets: one reference text per prediction.
+    targets: one or several reference texts per prediction.
     predictions: texts.
 
   Returns:
-    `{'bleu': from 0 to 100}`, with sacrebleu's own defaults (tokenization
-    '13a', mixed case).
+    `{'bleu': from 0 to 100, 'bleu_signature': …}`, with sacrebleu's own
+    defaults (tokenization '13a', mixed case) and its signature, a
+    `seqio.metrics.Text`.
 
   Example:
-    >>> round(bleu(['it is a fine day'], ['it is a fine day'])['bleu'], 6)
-    100.0
+    >>> score = bleu([['it is a fine day', 'fine!']], ['it is a fine day'])
+    >>> round(score['bleu'], 6), score['bleu_signature'].textdata[:7]
+    (100.0, 'nrefs:2')
 
   Source: Post, A Call for Clarity in Reporting BLEU Scores (2018).
   """
   import sacrebleu
 
   # force: no advice on stderr about texts that look tokenized.
-  score = sacrebleu.corpus_bleu(list(predictions), [list(targets)], force=True)
-  return {'bleu': float(score.score)}
+  return _corpus_score('bleu', sacrebleu.BLEU(force=True), targets, predictions)
 
 
 def chrf(
-  targets: Sequence[str], predictions: Sequence[str]
-) -> Mapping[str, float]:
+  targets: Sequence[str | Sequence[str]], predictions: Sequence[str]
+) -> Mapping[str, Any]:
   """Returns the corpus chrF of predictions, as sacrebleu computes it.
 
   Args:
-    targets: one reference text per prediction.
+    targets: one or several reference texts per prediction.
     predictions: texts.
 
   Returns:
-    `{'chrf': from 0 to 100}`: chrF2, of character 6-grams and no words.
+    `{'chrf': from 0 to 100, 'chrf_signature': …}`: chrF2, of character 6-grams
+    and no words.
 
   Example:
     >>> round(chrf(['a fine day'], ['a fine day'])['chrf'], 6)
@@ -72,13 +99,24 @@ def chrf(
   """
   import sacrebleu
 
-  score = sacrebleu.corpus_chrf(list(predictions), [list(targets)])
-  return {'chrf': float(score.score)}
+  return _corpus_score('chrf', sacrebleu.CHRF(), targets, predictions)
 
 
-def text_metrics() -> list[
-  Callable[[Sequence[str], Sequence[str]], Mapping[str, float]]
-]:
+def _corpus_score(
+  name: str,
+  metric: Any,
+  targets: Sequence[str | Sequence[str]],
+  predictions: Sequence[str],
+) -> Mapping[str, Any]:
+  lists = [[t] if isinstance(t, str) else list(t) for t in targets]
+  # A list for the first reference of every prediction, one for the second, …
+  references = [list(column) for column in itertools.zip_longest(*lists)]
+  score = metric.corpus_score(list(predictions), references)
+  signature = seqio.metrics.Text(metric.get_signature().format())
+  return {name: float(score.score), f'{name}_signature': signature}
+
+
+def text_metrics() -> list[Callable[..., Mapping[str, Any]]]:
   """Returns the metrics for free text: BLEU and chrF only with sacrebleu."""
   if importlib.util.find_spec('sacrebleu') is None:
     return [exact_match]

@@ -78,7 +78,7 @@ def test_eval_of_a_file(files, trained):
     '--targets-length', '8', '--json',
   )  # fmt: skip
   assert result.exit_code == 0, result.output
-  (scores,) = json.loads(result.stdout).values()
+  (scores,) = json.loads(result.stdout)['scores'].values()
   (expected,) = trained['scores'].values()
   assert scores == expected
 

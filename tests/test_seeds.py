@@ -14,7 +14,7 @@ import safetensors.numpy
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from dst_t5x import atomic, fingerprints, seeds
+from dst_t5x import atomic, fingerprints, paths, seeds
 
 PARAMS = {
   'encoder': {
@@ -295,39 +295,27 @@ def test_a_missing_seed_is_refused_with_what_works(tmp_path):
     seeds.read(tmp_path / 'a.safetensors')
 
 
-@pytest.mark.parametrize(
-  ('names', 'kind'),
-  [
-    (['checkpoint'], 'T5X checkpoint'),
-    (['_METADATA'], 'Orbax checkpoint'),
-    (['_CHECKPOINT_METADATA'], 'Orbax checkpoint'),
-    (['config.json', 'model.safetensors'], 'Hugging Face checkpoint'),
-  ],
-)
-def test_checkpoints_of_others_are_recognised(tmp_path, names, kind):
-  for name in names:
-    (tmp_path / name).write_bytes(b'')
-  with pytest.raises(NotImplementedError, match=f'{kind}.*cannot be read yet'):
+def test_another_directory_is_refused(tmp_path):
+  with pytest.raises(seeds.SeedError, match='is a directory.*what works'):
     seeds.read(tmp_path)
 
 
-def test_a_hugging_face_file_is_recognised(tmp_path):
+def test_a_file_of_something_else_is_refused(tmp_path):
   file = tmp_path / 'model.safetensors'
-  safetensors.numpy.save_file(
-    {'shared.weight': np.ones(2)}, file, metadata={'format': 'pt'}
-  )
-  with pytest.raises(NotImplementedError, match='Hugging Face'):
+  safetensors.numpy.save_file({'w': np.ones(2)}, file)
+  with pytest.raises(seeds.SeedError, match='another format.*what works'):
     seeds.read(file)
 
 
-def test_remote_paths_are_recognised():
-  with pytest.raises(NotImplementedError, match='remote path'):
-    seeds.read('gs://bucket/seed.safetensors')
-
-
-def test_another_directory_is_refused(tmp_path):
-  with pytest.raises(seeds.SeedError, match='is a directory'):
-    seeds.read(tmp_path)
+def test_the_front_opens_every_layout(tmp_path):
+  seeds.write(tmp_path / 'a.safetensors', PARAMS, config=CONFIG)
+  source = seeds.open_source(tmp_path / 'a.safetensors')
+  assert (source.layout, source.config) == ('dst_t5x', CONFIG)
+  _assert_same(paths.unflatten(source.read()), PARAMS)
+  bundled = seeds.open_source('bundled')
+  assert (bundled.location, bundled.layout) == ('bundled', 'dst_t5x')
+  digests = bundled.digests()
+  assert fingerprints.combine(digests) == seeds.read('bundled').fingerprint
 
 
 @pytest.mark.parametrize(

@@ -75,11 +75,38 @@ def model(seed: str, delta: str | None) -> Model:
   from dst_t5x.standalone.train import network_config
 
   read = seeds.read(seed)
-  config = network_config(read)
+  config = network_config(read, network(read))
   params = read.params
   if delta is not None:
     params = delta_lib.apply(params, delta_file.read(delta))
   return Model(config, params, seed, delta)
+
+
+def network(seed: Any) -> Any:
+  """Returns the network of a seed, from its shapes if it does not say.
+
+  Args:
+    seed: that was read.
+
+  Returns:
+    The config; None if the seed says it itself.
+
+  Raises:
+    ValueError: if it does not, and no T5 1.1 has these shapes.
+  """
+  if seed.config is not None:
+    return None
+  from dst_t5x import paths
+  from dst_t5x.seed_layouts import network as networks
+
+  found = networks.from_shapes(paths.flatten(seed.params), seed.location)
+  gates = ' × '.join(found.mlp_activations)
+  click.echo(
+    f'{seed.location} does not say what network it belongs to; its shapes are '
+    f'those of a T5 1.1, taken to have {gates} in its feed-forward modules',
+    err=True,
+  )
+  return found
 
 
 def gin_bindings(arguments: Iterable[str]) -> list[str]:
@@ -129,7 +156,8 @@ seed_option = click.option(
   default='bundled',
   show_default=True,
   metavar='PATH',
-  help="Seed: a file, or 'bundled'.",
+  help="Seed: 'bundled', a .safetensors file, or a T5X, Orbax or Hugging Face "
+  'checkpoint.',
 )
 delta_option = click.option(
   '--delta', metavar='FILE', help='Delta to apply to the seed first.'

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from dst_t5x.commands import common
+from dst_t5x.commands import common, delta_export
 
 _out_option = click.option(
   '--out', required=True, metavar='FILE', help='Where to write the result.'
@@ -20,11 +20,15 @@ _overwrite_option = click.option(
 
 @click.group()
 def delta() -> None:
-  """Inspect, check, take, apply and swap deltas.
+  """Inspect, check, take, apply, swap and export deltas.
 
   Every subcommand checks all it can before it writes, and writes the whole file
   or nothing.
   """
+
+
+delta.add_command(delta_export.export)
+delta.add_command(delta_export.merge)
 
 
 @delta.command()

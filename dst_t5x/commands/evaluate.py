@@ -1,13 +1,12 @@
 """`dst-t5x eval`: scores of a seed, with or without a delta."""
 
 import json
+import pathlib
+from typing import Any
 
 import click
-import rich.box
-import rich.console
-import rich.table
 
-from dst_t5x.commands import common
+from dst_t5x.commands import common, task_setup
 
 
 @click.command('eval')
@@ -21,14 +20,30 @@ from dst_t5x.commands import common
   'modules',
   multiple=True,
   metavar='MODULE',
-  help='Module that registers the task; may be repeated.',
+  help='Module that registers the task, if it is not one of ours.',
 )
 @click.option('--eval-file', help='TSV or JSON-lines file instead of a task.')
 @click.option('--split', default='validation', show_default=True)
-@click.option('--examples', type=int, help='Evaluate only the first so many.')
-@click.option('--inputs-length', type=int, default=256, show_default=True)
-@click.option('--targets-length', type=int, default=256, show_default=True)
-@common.beam_option
+@click.option(
+  '--examples', type=int, help='Evaluate only the first so many of each task.'
+)
+@task_setup.task_options
+@click.option(
+  '--beam-size',
+  type=click.IntRange(min=1),
+  help="Beams; 1 decodes greedily. The task's: 4 for wmt22, otherwise 1.",
+)
+@click.option('--batch-size', type=click.IntRange(min=1), default=64)
+@click.option(
+  '--out',
+  metavar='DIR',
+  help='Write scores.json and, by task, metrics and predictions.',
+)
+@click.option(
+  '--submission',
+  metavar='DIR',
+  help="Write predictions in SuperGLUE's layout, and score nothing.",
+)
 @common.json_option
 def evaluate(
   seed: str,
@@ -38,38 +53,74 @@ def evaluate(
   eval_file: str | None,
   split: str,
   examples: int | None,
-  inputs_length: int,
-  targets_length: int,
-  beam_size: int,
+  beam_size: int | None,
+  batch_size: int,
+  out: str | None,
+  submission: str | None,
   as_json: bool,
+  **options: Any,
 ) -> None:
   """Evaluate a seed on a task or a file, with or without a delta."""
   if (task is None) == (eval_file is None):
     raise click.UsageError('give either --task or --eval-file')
+  if submission is not None and (out is not None or eval_file is not None):
+    raise click.UsageError('--submission goes with --task, and without --out')
+  from dst_t5x.commands import score_report
   from dst_t5x.standalone import evaluate as evaluate_lib
-  from dst_t5x.standalone import text_files
+  from dst_t5x.standalone import find_task, text_files
+  from dst_t5x.tasks import vocabularies
 
   common.import_modules(modules)
+  task_settings = task_setup.prepare(
+    task or '', task_setup.TaskOptions(**options)
+  )
   if eval_file is not None:
-    task = text_files.register(None, eval_file)
+    vocab = options['seed_vocab']
+    task = text_files.register(
+      None,
+      eval_file,
+      vocabulary=None if vocab is None else vocabularies.named(vocab),
+    )
   assert task is not None
+  features = find_task.find(task).output_features
   model = common.model(seed, delta)
-  scores = evaluate_lib.evaluate_params(
-    task,
+  predict_fn = evaluate_lib.predictor(
     model.config,
     model.params,
-    feature_lengths={'inputs': inputs_length, 'targets': targets_length},
-    split=split,
-    num_examples=examples,
-    beam_size=beam_size,
+    vocabulary=features['targets'].vocabulary,
+    max_decode_len=task_settings.lengths['targets'],
+    beam_size=beam_size or task_settings.beam_size,
   )
-  if as_json:
-    click.echo(json.dumps(scores, indent=2))
+  settings: dict[str, Any] = {
+    'feature_lengths': task_settings.lengths,
+    'split': split,
+    'num_examples': examples,
+    'batch_size': batch_size,
+  }
+  if submission is not None:
+    _submit(submission, task, predict_fn, settings)
     return
-  table = rich.table.Table(box=rich.box.SIMPLE)
-  for name in ('task', 'metric', 'score'):
-    table.add_column(name, justify='right' if name == 'score' else 'left')
-  for name, metrics in scores.items():
-    for metric, value in metrics.items():
-      table.add_row(name, metric, f'{value:.2f}')
-  rich.console.Console().print(table)
+  found = evaluate_lib.evaluate_with_notes(
+    task, predict_fn, output_dir=out, **settings
+  )
+  report = json.dumps(score_report.as_dict(found), indent=2)
+  if out is not None:
+    (pathlib.Path(out) / 'scores.json').write_text(f'{report}\n')
+  if as_json:
+    click.echo(report)
+  else:
+    score_report.show(found)
+
+
+def _submit(
+  directory: str, task: str, predict_fn: Any, settings: dict[str, Any]
+) -> None:
+  from dst_t5x.standalone import predict_task
+  from dst_t5x.tasks import submission
+
+  outputs = predict_task.predict_task(task, predict_fn, **settings)
+  for written in submission.write(directory, outputs).values():
+    click.echo(
+      f'{written.path}: {written.lines} lines'
+      + (f', {written.invalid} invalid' if written.invalid else '')
+    )

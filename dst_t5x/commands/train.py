@@ -51,7 +51,12 @@ The same command again resumes a run that was cut off.
 @click.option(
   '--eval-file', type=click.Path(), help='The same, to evaluate on.'
 )
-@click.option('--seed', metavar='PATH', help="Seed: a file, or 'bundled'.")
+@click.option(
+  '--seed',
+  metavar='PATH',
+  help="Seed: 'bundled', a .safetensors file, or a T5X, Orbax or Hugging Face "
+  'checkpoint.',
+)
 @click.option('--out', metavar='DIR', help="The run's directory.")
 @click.option('--method', default='dst', show_default=True, help='Method.')
 @click.option('--epsilon', type=float, help='Fraction of free parameters.')
@@ -174,7 +179,10 @@ def _from_file(
     checkpoint_period=flags['checkpoint_period'],
     random_seed=flags['random_seed'],
   )
-  return train_lib.train(settings, seed=seeds.read(seed), out=out, quiet=quiet)
+  read = seeds.read(seed)
+  return train_lib.train(
+    settings, seed=read, out=out, config=common.network(read), quiet=quiet
+  )
 
 
 def _report(result: Any, as_json: bool) -> None:

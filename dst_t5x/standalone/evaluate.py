@@ -9,7 +9,7 @@ import os
 import pathlib
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,7 +31,45 @@ from dst_t5x.standalone.predict import (
 from dst_t5x.standalone.quiet_tensorflow import quiet, seqio
 
 
+class Evaluation(NamedTuple):
+  """What an evaluation found, by task and metric.
+
+  Attributes:
+    scores: numbers; text metrics are percentages.
+    notes: texts, such as the signature of a BLEU score.
+  """
+
+  scores: dict[str, dict[str, float]]
+  notes: dict[str, dict[str, str]]
+
+
 def evaluate(
+  mixture_or_task_name: str, predict_fn: PredictFn, **settings: Any
+) -> dict[str, dict[str, float]]:
+  """Returns the scores alone of `evaluate_with_notes`.
+
+  Args:
+    mixture_or_task_name: a registered seqio task or mixture.
+    predict_fn: from inputs to predictions.
+    **settings: see `evaluate_with_notes`.
+
+  Returns:
+    Task name → metric name → value; text metrics are percentages.
+
+  Example:
+    >>> import dst_t5x.tasks.number_words
+    >>> def silence(tokens):
+    ...   return np.ones((len(tokens), 1), np.int32)  # EOS only
+    >>> lengths = {'inputs': 64, 'targets': 64}
+    >>> evaluate('number_words', silence, feature_lengths=lengths)
+    {'number_words': {'exact_match': 0.0}}
+  """
+  return evaluate_with_notes(
+    mixture_or_task_name, predict_fn, **settings
+  ).scores
+
+
+def evaluate_with_notes(
   mixture_or_task_name: str,
   predict_fn: PredictFn,
   *,
@@ -42,7 +80,7 @@ def evaluate(
   use_cached: bool = False,
   output_dir: str | os.PathLike[str] | None = None,
   step: int | None = None,
-) -> dict[str, dict[str, float]]:
+) -> Evaluation:
   """Returns the metrics of every task behind a name.
 
   Args:
@@ -60,7 +98,7 @@ def evaluate(
     step: named in these files.
 
   Returns:
-    Task name → metric name → value; text metrics are percentages.
+    Scores and notes of every task that has a metric.
 
   Raises:
     UnknownTaskError: if the name is not registered.
@@ -68,14 +106,6 @@ def evaluate(
       no metric.
     NotImplementedError: if a metric needs scores rather than predictions.
     ValueError: if `predict_fn` returns something else, or a metric fails.
-
-  Example:
-    >>> import dst_t5x.tasks.number_words
-    >>> def silence(tokens):
-    ...   return np.ones((len(tokens), 1), np.int32)  # EOS only
-    >>> lengths = {'inputs': 64, 'targets': 64}
-    >>> evaluate('number_words', silence, feature_lengths=lengths)
-    {'number_words': {'exact_match': 0.0}}
   """
   tasks = _scored(mixture_or_task_name, split)
   lengths = check_lengths(mixture_or_task_name, feature_lengths)
@@ -109,10 +139,16 @@ def evaluate(
       step=step,
       predict_fn=predict,  # pyright: ignore[reportArgumentType] # as documented
     )
-    return {
-      task: {name: float(getattr(v, 'value', v)) for name, v in values.items()}
-      for task, values in results.result().items()
+  scores, notes = {}, {}
+  for task, values in results.result().items():
+    texts = {k: v for k, v in values.items() if hasattr(v, 'textdata')}
+    notes[task] = {name: str(text.textdata) for name, text in texts.items()}
+    scores[task] = {
+      name: float(getattr(value, 'value', value))
+      for name, value in values.items()
+      if name not in texts
     }
+  return Evaluation(scores, notes)
 
 
 def evaluate_params(
@@ -202,10 +238,12 @@ def _predict_dataset(
 
 
 __all__ = [
+  'Evaluation',
   'PredictFn',
   'TruncationWarning',
   'evaluate',
   'evaluate_params',
+  'evaluate_with_notes',
   'predict_texts',
   'predictor',
 ]

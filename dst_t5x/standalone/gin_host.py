@@ -107,7 +107,7 @@ def parse(
   for place in ('', *search_paths, *map(str, gin_path.search_paths())):
     gin.add_config_file_search_path(place)
   try:
-    with _no_logs(), gin.unlock_config():
+    with no_logs(), gin.unlock_config():
       gin.parse_config_files_and_bindings(
         list(files),
         None,
@@ -137,8 +137,13 @@ def parse(
 
 
 @contextlib.contextmanager
-def _no_logs() -> Iterator[None]:
-  """Keeps quiet about the places where gin looks for a file in vain."""
+def no_logs() -> Iterator[None]:
+  """Keeps quiet about the places where gin looks for a file in vain.
+
+  Example:
+    >>> with no_logs():
+    ...   logging.error('not shown')
+  """
   logging.disable(logging.ERROR)
   try:
     yield

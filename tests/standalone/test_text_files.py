@@ -208,7 +208,9 @@ def test_metrics_of_text(pair):
   for metric in task.metric_fns:
     scores |= metric(['drei'], ['drei'])
   assert scores['exact_match'] == 100
-  assert scores.keys() == {'exact_match', 'bleu', 'chrf'}
+  assert scores.keys() == {
+    'exact_match', 'bleu', 'bleu_signature', 'chrf', 'chrf_signature',
+  }  # fmt: skip
 
 
 def test_without_sacrebleu_there_is_exact_match(pair, monkeypatch):

@@ -1,0 +1,129 @@
+"""Logical axes: of the state that a method keeps, and of scanned stacks.
+
+The axes of a parameter come from the model; everything that has a parameter's
+path and shape gets that parameter's axes, whatever the type of the state that
+holds it. All else is replicated.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+
+from dst_t5x.paths import named_leaves
+
+STACKS = ('layers',)
+
+
+def of_state(
+  state: Any, shapes: Mapping[str, tuple[int, ...]], axes: Mapping[str, Any]
+) -> Any:
+  """Returns the logical axes of every leaf of an optimizer's state.
+
+  A leaf belongs to a parameter if its path ends in the parameter's and it has
+  the parameter's shape. Of several such parameters the longest path wins.
+
+  Args:
+    state: any pytree of arrays or shapes.
+    shapes: of the parameters, by path.
+    axes: logical axes of the parameters, by path.
+
+  Returns:
+    The same tree with axes in place of leaves, None for replicated ones.
+
+  Example:
+    >>> import numpy as np
+    >>> state = {'mu': {'a': {'w': np.ones((2, 3))}}, 'count': np.int32(0)}
+    >>> of_state(state, {'a/w': (2, 3)}, {'a/w': ('embed', 'mlp')})
+    {'count': None, 'mu': {'a': {'w': ('embed', 'mlp')}}}
+  """
+
+  def find(path: str, leaf: Any) -> Any:
+    parts = path.split('/')
+    for start in range(len(parts)):
+      name = '/'.join(parts[start:])
+      if name in shapes and tuple(leaf.shape) == tuple(shapes[name]):
+        return axes[name]
+    return None
+
+  leaves = named_leaves(state)
+  return jax.tree.unflatten(
+    jax.tree.structure(state),
+    [find(path, leaf) for path, leaf in leaves.items()],
+  )
+
+
+def stacks(
+  axes: Mapping[str, Sequence[str | None]], names: Sequence[str] = STACKS
+) -> dict[str, int]:
+  """Returns the axis along which a scanned parameter stacks its layers.
+
+  Args:
+    axes: logical axes of the parameters, by path.
+    names: logical axes that count layers.
+
+  Returns:
+    The axis, by path; parameters that stack nothing are left out.
+
+  Raises:
+    ValueError: if a parameter has two such axes.
+
+  Example:
+    >>> stacks({'a/w': ('embed', 'layers', 'mlp'), 'b/w': ('embed',)})
+    {'a/w': 1}
+  """
+  found = {}
+  for path, logical in axes.items():
+    at = [d for d, name in enumerate(logical) if name in names]
+    if len(at) > 1:
+      raise ValueError(
+        f'parameter {path!r} stacks layers along {len(at)} axes '
+        f'({tuple(logical)}); silos know one'
+      )
+    if at:
+      found[path] = at[0]
+  return found
+
+
+def check_rules(
+  axes: Mapping[str, Sequence[str | None]],
+  rules: Sequence[tuple[str, Any]] | None,
+  *,
+  partitioner: str,
+) -> None:
+  """Raises if the partitioner has no rule for an axis of a parameter.
+
+  T5X itself would replicate such an axis without a word.
+
+  Args:
+    axes: logical axes of the parameters, by path.
+    rules: the partitioner's, pairs of logical axis and mesh axis.
+    partitioner: its name, for the error.
+
+  Raises:
+    ValueError: naming the axis, a parameter that has it and the known axes.
+
+  Example:
+    >>> check_rules({'a/w': ('embed',)}, [('embed', None)], partitioner='P')
+  """
+  if rules is None:
+    raise ValueError(
+      f'the partitioner {partitioner} has no logical axis rules, so that '
+      'nothing says where parameters lie; use '
+      'dst_t5x.hooks.partitioning.Partitioner or '
+      't5x.partitioning.PjitPartitioner'
+    )
+  known = {name for name, _ in rules}
+  for path, logical in axes.items():
+    for name in logical:
+      if name is not None and name not in known:
+        close = difflib.get_close_matches(str(name), sorted(known), n=1)
+        raise ValueError(
+          f'parameter {path!r} has the logical axis {name!r}, for which the '
+          f'partitioner {partitioner} has no rule'
+          + (f'; nearest: {close[0]!r}' if close else '')
+          + f'; it knows {", ".join(sorted(known))}. Add it with '
+          f'partitioning.standard_logical_axis_rules.additional_rules = '
+          f"[('{name}', None)]"
+        )

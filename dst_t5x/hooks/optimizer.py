@@ -1,0 +1,224 @@
+"""The optimizer hook: the selective step around any optimizer of T5X.
+
+  OPTIMIZER proposes Θ̂, the method decides which parameters keep it
+
+T5X hands gradients, parameters and state to `apply_gradient` and takes new
+parameters back, which is all that a method needs. The state is
+`selective.SelectiveState`, with the inner optimizer's state inside.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from t5x import optimizers  # type: ignore
+
+from dst_t5x import plans, selective
+from dst_t5x.counting import Layout
+from dst_t5x.hooks import axes, inner, state_dicts
+from dst_t5x.methods import Method, SiloScheme
+from dst_t5x.paths import named_leaves
+
+
+class Selective(optimizers.OptimizerDef):
+  """Lets an inner optimizer propose and a method dispose.
+
+  Θ = Θ̂ inside the subset, Θ⁰ outside.
+
+  The inner optimizer counts our own steps, from 0, not those of the seed's
+  pretraining: its state starts empty, and Adafactor's decay would otherwise
+  never let it fill.
+
+  Args:
+    inner: any `OptimizerDef` of T5X, or `inner.Optax`.
+    method: see `dst_t5x.methods`.
+    epsilon: fraction of all parameters in (0, 1].
+    budget: number of parameters (count), instead of `epsilon`.
+    silos: scheme or rules instead of the method's own.
+    stacks: logical axes along which scanned layers are stacked.
+    keep_first: keep the subset of the first step, so that later ones can be
+      compared with it; one bool a parameter.
+
+  Raises:
+    ValueError: if the inner optimizer cannot be used.
+
+  Source: DST, algorithm 1.
+  """
+
+  def __init__(
+    self,
+    inner: Any,
+    method: Method,
+    *,
+    epsilon: float | None = None,
+    budget: int | None = None,
+    silos: SiloScheme | None = None,
+    stacks: Sequence[str] = axes.STACKS,
+    keep_first: bool = False,
+  ):
+    if not isinstance(inner, optimizers.OptimizerDef):
+      raise ValueError(
+        f'inner={inner!r} is no OptimizerDef of T5X; wrap an optax optimizer '
+        'in dst_t5x.hooks.inner.Optax'
+      )
+    if not isinstance(method, Method):
+      raise ValueError(
+        f'method={method!r} is no method; give a file of methods/, such as '
+        '--gin_file=methods/dst.gin'
+      )
+    offset = getattr(inner.hyper_params, 'step_offset', 0)
+    if offset:
+      raise ValueError(
+        f'{type(inner).__name__}.step_offset={offset} must be 0: the inner '
+        "optimizer counts the run's own steps, not those of the pretraining"
+      )
+    self.inner = inner
+    self.method = method
+    self.epsilon, self.budget, self.silo_scheme = epsilon, budget, silos
+    self.keep_first = keep_first and method.score is not None
+    self._stack_names = tuple(stacks)
+    self._stack_axes: dict[str, int] = {}
+    self._total_steps: int | None = None
+    self._layout: Layout | None = None
+    self.seed_memory_kind: str | None = None
+    super().__init__(inner.hyper_params)
+
+  def set_total_steps(self, steps: int) -> None:
+    """Sets the length of the run, for schedules that last all of it (count)."""
+    self._total_steps = steps
+
+  def set_layout(self, layout: Layout) -> None:
+    """Says where the parameters lie; without it no step is taken."""
+    self._layout = layout
+
+  def plan(self, params: Any) -> plans.Plan:
+    """Returns the plan for a model's parameters.
+
+    Args:
+      params: arrays or shapes.
+
+    Returns:
+      The plan.
+
+    Raises:
+      SiloError: if the budget or the silos are wrong.
+    """
+    return plans.make(
+      self.method,
+      params,
+      epsilon=self.epsilon,
+      budget=self.budget,
+      silo_scheme=self.silo_scheme,
+      stack_axes=self._stack_axes,
+      total_steps=self._total_steps,
+      layout=self._layout,
+    )
+
+  def set_param_axes(self, param_logical_axes: Any) -> None:
+    """Takes the model's logical axes; T5X calls this first."""
+    self._stack_axes = axes.stacks(
+      inner.named_axes(param_logical_axes), self._stack_names
+    )
+    if hasattr(self.inner, 'set_param_axes'):
+      self.inner.set_param_axes(param_logical_axes)
+    # Adafactor keeps its factor rules there.
+    self.hyper_params = self.inner.hyper_params
+
+  def update_hyper_params(self, **overrides: Any) -> Any:
+    """Returns the inner optimizer's hyper-parameters for one step."""
+    return self.inner.update_hyper_params(**overrides)
+
+  def init_state(self, params: Any) -> Any:
+    """Returns the state before the first step; `params` are the seed."""
+    plan = self.plan(params)
+    state = selective.init(
+      plan, params, self.inner.init_state(params).param_states
+    )
+    first: Any = ()
+    if self.keep_first:
+      first = {
+        path: jnp.zeros_like(x, jnp.bool_)
+        for path, x in named_leaves(params).items()
+      }
+    return optimizers.OptimizerState(
+      jnp.int32(0), {'selective': state, 'first': first}
+    )
+
+  def apply_gradient(
+    self, hyper_params: Any, params: Any, state: Any, grads: Any
+  ) -> tuple[Any, Any]:
+    """Returns the new parameters and state; see `selective.step`."""
+    if self._layout is None:
+      raise ValueError(
+        'the optimizer does not know the seed: bind train_state_initializer_cls'
+        ' = @restore.SeedInitializer, as hosts/t5x.gin does. T5X would call '
+        'the random initialisation the seed'
+      )
+    plan = self.plan(params)
+    old = state.param_states['selective']
+    count = old.count
+
+    def propose(gradients: Any, inner_state: Any, params: Any) -> Any:
+      before = optimizers.OptimizerState(count, inner_state)
+      proposed, after = self.inner.apply_gradient(
+        hyper_params, params, before, gradients
+      )
+      return proposed, after.param_states
+
+    working = old._replace(seed=self._on_device(old.seed))
+    new_params, new = selective.step(plan, propose, grads, working, params)
+    first = state.param_states['first']
+    if self.keep_first:
+      now, base = named_leaves(new_params), named_leaves(working.seed)
+      first = {
+        path: jnp.where(count == 0, now[path] != base[path], mask)
+        for path, mask in first.items()
+      }
+    return new_params, optimizers.OptimizerState(
+      state.step + 1,
+      {'selective': new._replace(seed=old.seed), 'first': first},
+    )
+
+  def derive_logical_axes(self, optimizer: Any, param_logical_axes: Any) -> Any:
+    """Returns the optimizer with logical axes in place of arrays."""
+    named = inner.named_axes(param_logical_axes)
+    target = optimizer.target
+    shapes = {p: tuple(x.shape) for p, x in named_leaves(target).items()}
+    states = optimizer.state.param_states
+    kept = states['selective']
+    inner_optimizer = optimizers.Optimizer(
+      self.inner, optimizers.OptimizerState(None, kept.inner), target
+    )
+    # Axes of optax states that T5X has no rule for are found by shape.
+    if isinstance(self.inner, optimizers.OptaxWrapper):
+      inner_axes = axes.of_state(kept.inner, shapes, named)
+    else:
+      inner_axes = self.inner.derive_logical_axes(
+        inner_optimizer, param_logical_axes
+      ).state.param_states
+    rest = axes.of_state(
+      {'selective': kept._replace(inner=()), 'first': states['first']},
+      shapes,
+      named,
+    )
+    rest['selective'] = rest['selective']._replace(inner=inner_axes)
+    return optimizers.Optimizer(
+      self, optimizers.OptimizerState(None, rest), param_logical_axes
+    )
+
+  def state_dict(self, target: Any, state: Any) -> Any:
+    """Returns target and state as nested dicts."""
+    return state_dicts.of_optimizer(target, state)
+
+  def restore_state(
+    self, opt_target: Any, opt_state: Any, state_dict: Any
+  ) -> Any:
+    """Returns target and state from nested dicts."""
+    return state_dicts.restore_optimizer(opt_target, opt_state, state_dict)
+
+  def _on_device(self, seed: Any) -> Any:
+    """Brings a seed that is kept in host memory to the devices for a step."""
+    if self.seed_memory_kind is None:
+      return seed
+    return jax.device_put(seed, jax.memory.Space.Device)

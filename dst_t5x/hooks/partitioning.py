@@ -1,0 +1,96 @@
+"""The partitioner hook: meshes that can be asked for, and where the seed lies.
+
+T5X's CPU mesh is always (processes × devices of one process), whatever
+`num_partitions` says. Here the CPU gets the mesh that was asked for, so that a
+recipe can be rehearsed without an accelerator on the mesh it will have.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from t5x import partitioning  # type: ignore
+
+
+class Partitioner(partitioning.PjitPartitioner):
+  """T5X's partitioner, with a data × model mesh on the CPU, too.
+
+  Args:
+    num_partitions: how many ways each parameter is split (count).
+    logical_axis_rules: as in T5X; `standard_logical_axis_rules` by default.
+    seed_memory_kind: where the seed is kept: None beside the parameters,
+      'pinned_host' in the host's memory, from which each step brings it over.
+    **options: of `PjitPartitioner`.
+
+  Raises:
+    ValueError: if the mesh needs other devices than there are, or the devices
+      have no such memory.
+  """
+
+  def __init__(
+    self,
+    num_partitions: int | None = None,
+    logical_axis_rules: Sequence[tuple[str, Any]] | None = None,
+    seed_memory_kind: str | None = None,
+    **options: Any,
+  ):
+    super().__init__(
+      num_partitions=num_partitions,
+      logical_axis_rules=logical_axis_rules,
+      **options,
+    )
+    submesh = options.get('model_parallel_submesh')
+    parts = int(np.prod(submesh)) if submesh else num_partitions
+    _check_devices(parts)
+    _check_memory(seed_memory_kind)
+    self.seed_memory_kind = seed_memory_kind
+
+  @property
+  def mesh(self) -> Mesh:
+    """The devices, as data × model."""
+    if jax.default_backend() == 'cpu' and self._num_partitions:
+      return cpu_mesh(self._num_partitions)
+    return super().mesh
+
+
+def cpu_mesh(num_partitions: int) -> Mesh:
+  """Returns all CPU devices, of every process, as a data × model mesh.
+
+  Args:
+    num_partitions: length of the axis 'model' (count).
+
+  Returns:
+    The mesh; devices of one process are neighbours.
+
+  Raises:
+    ValueError: if the number of devices is no multiple.
+  """
+  _check_devices(num_partitions)
+  devices = sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
+  grid = np.array(devices, dtype=object).reshape(-1, num_partitions)
+  return Mesh(grid, ('data', 'model'))
+
+
+def _check_devices(parts: int | None) -> None:
+  count = jax.device_count()
+  if parts and count % parts:
+    raise ValueError(
+      f'num_partitions={parts} needs a multiple of {parts} devices, and there '
+      f'{"is" if count == 1 else "are"} {count} ({jax.default_backend()}); '
+      'give a divisor, or more devices (on the CPU '
+      'XLA_FLAGS=--xla_force_host_platform_device_count=N)'
+    )
+
+
+def _check_memory(kind: str | None) -> None:
+  if kind is None:
+    return
+  device = jax.local_devices()[0]
+  kinds = sorted(memory.kind for memory in device.addressable_memories())
+  if kind not in kinds:
+    raise ValueError(
+      f'seed_memory_kind={kind!r}: {device.device_kind} has '
+      f'{", ".join(kinds)}; or None, beside the parameters'
+    )

@@ -1,0 +1,94 @@
+"""An optimizer's state as a nested dict, as T5X wants it, and back.
+
+T5X cannot do with the empty dicts that optax's stateless transformations leave,
+and takes '/' in a key for a level. So empty nodes are left out, and levels are
+matched by their joined names.
+"""
+
+from typing import Any
+
+from flax import traverse_util
+from flax.serialization import from_state_dict, to_state_dict
+
+
+def flat(tree: Any) -> dict[str, Any]:
+  """Returns the leaves of any state by joined path, without empty nodes.
+
+  Args:
+    tree: what flax can serialize.
+
+  Returns:
+    Dict from '/'-joined path to leaf.
+
+  Example:
+    >>> flat({'a': {'b/c': 1}, 'empty': {}})
+    {'a/b/c': 1}
+  """
+  state = to_state_dict(tree)
+  if not isinstance(state, dict):
+    return {'': state}
+  return dict(traverse_util.flatten_dict(state, sep='/'))
+
+
+def restored(tree: Any, leaves: dict[str, Any], *, origin: str) -> Any:
+  """Returns a state whose leaves are those of the given paths.
+
+  Args:
+    tree: a state of the wanted structure.
+    leaves: from `flat`, of the same structure.
+    origin: where they came from, for the error.
+
+  Returns:
+    The state.
+
+  Raises:
+    ValueError: if a path is missing or has no place.
+
+  Example:
+    >>> restored({'a': {'b': 0}}, {'a/b': 1}, origin='a dict')
+    {'a': {'b': 1}}
+  """
+  state = to_state_dict(tree)
+  if not isinstance(state, dict):
+    return from_state_dict(tree, leaves[''])
+  wanted = traverse_util.flatten_dict(state, keep_empty_nodes=True)
+  names = {path: '/'.join(path) for path in wanted}
+  empty = {
+    path for path, leaf in wanted.items() if leaf is traverse_util.empty_node
+  }
+  missing = sorted(
+    name
+    for path, name in names.items()
+    if path not in empty and name not in leaves
+  )
+  extra = sorted(set(leaves) - set(names.values()))
+  if missing or extra:
+    raise ValueError(
+      f'{origin} holds another optimizer state: '
+      + '; '.join(
+        f'{what} {", ".join(each[:4])}{", …" if len(each) > 4 else ""}'
+        for what, each in (('it lacks', missing), ('it also holds', extra))
+        if each
+      )
+      + '. Resume with the inner optimizer that the run began with'
+    )
+  filled = {
+    path: leaf if path in empty else leaves[names[path]]
+    for path, leaf in wanted.items()
+  }
+  return from_state_dict(tree, traverse_util.unflatten_dict(filled))
+
+
+def of_optimizer(target: Any, state: Any) -> dict[str, Any]:
+  """Returns target and state of an optimizer as T5X saves them."""
+  nested = traverse_util.unflatten_dict(flat(state), sep='/')
+  return {'target': to_state_dict(target), 'state': nested}
+
+
+def restore_optimizer(target: Any, state: Any, state_dict: Any) -> Any:
+  """Returns target and state from what `of_optimizer` returned."""
+  leaves = traverse_util.flatten_dict(state_dict['state'], sep='/')
+  return (
+    from_state_dict(target, state_dict['target']),
+    restored(state, dict(leaves), origin='the checkpoint'),
+  )

@@ -1,0 +1,23 @@
+"""T5X's step count begins where the seed's pretraining ended."""
+
+from dst_t5x.hooks import seed
+
+
+def after_seed(seed_path: str, steps: int) -> int:
+  """Returns the step at which a run ends, in T5X's count.
+
+  Args:
+    seed_path: of the seed.
+    steps: of fine-tuning (count).
+
+  Returns:
+    The seed's own step and `steps` more.
+
+  Raises:
+    SeedError: if the seed cannot be read.
+    ValueError: if `steps` is no positive number.
+  """
+  if not isinstance(steps, int) or steps < 1:
+    raise ValueError(f'FINETUNE_STEPS={steps!r} must be a positive number')
+  source = seed.open_source(seed_path, macro='INITIAL_CHECKPOINT_PATH')
+  return (source.step or 0) + steps

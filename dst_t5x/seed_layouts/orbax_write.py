@@ -1,0 +1,78 @@
+"""Orbax checkpoints as T5X writes and restores them."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from dst_t5x import atomic, paths
+from dst_t5x.seed_layouts import targets
+
+
+def write(
+  params: Mapping[str, Any],
+  path: str | os.PathLike[str],
+  *,
+  step: int | None = None,
+  config: Mapping[str, Any] | None = None,
+) -> str:
+  """Writes a checkpoint that T5X restores, all of it or nothing.
+
+  It holds no state of an optimizer. To train from it, T5X has to start one:
+  `utils.RestoreCheckpointConfig` with `fallback_to_scratch = True` and
+  `assignment_map = ((r'state/param_states.*', None),)`.
+
+  Args:
+    params: nested dict of NumPy or JAX arrays.
+    path: `…/checkpoint_<step>`, or the folder to make that in.
+    step: of the checkpoint; None for the one in the name, or 0.
+    config: not kept, as this layout has no place for it.
+
+  Returns:
+    Path of the checkpoint.
+
+  Raises:
+    SeedError: if something is there already, or cannot be stored.
+    OSError: if it cannot be written.
+
+  Example:
+    >>> import tempfile
+    >>> from dst_t5x.seed_layouts import orbax
+    >>> with tempfile.TemporaryDirectory() as d:
+    ...   where = write({'a': np.ones(2)}, f'{d}/checkpoint_7')
+    ...   orbax.open_source(where).step
+    7
+  """
+  del config
+  flat = targets.leaves(params, path)
+  target, step = targets.checkpoint(path, step)
+  state = {'target': paths.unflatten(flat), 'state': {'step': np.int32(step)}}
+  target.parent.mkdir(parents=True, exist_ok=True)
+  with atomic.directory(target) as temporary:
+    # Orbax makes the folder of the checkpoint itself, with a name of its own
+    # until it is complete.
+    work = temporary / 'work'
+    _save(work, step, state)
+    (made,) = work.iterdir()
+    for item in made.iterdir():
+      item.rename(temporary / item.name)
+    made.rmdir()
+    work.rmdir()
+  return str(target)
+
+
+def _save(folder: Any, step: int, state: Mapping[str, Any]) -> None:
+  import orbax.checkpoint as ocp
+  from etils import epath
+
+  options = ocp.CheckpointManagerOptions(
+    step_prefix='checkpoint', enable_async_checkpointing=False, create=True
+  )
+  handlers = {'state': ocp.PyTreeCheckpointHandler(use_ocdbt=True)}
+  with ocp.CheckpointManager(
+    epath.Path(folder), options=options, item_handlers=handlers
+  ) as manager:
+    manager.save(
+      step, args=ocp.args.Composite(state=ocp.args.PyTreeSave(dict(state)))
+    )

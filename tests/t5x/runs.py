@@ -1,0 +1,207 @@
+"""Stock T5X's mains as subprocesses, and what they leave on the disk.
+
+Nothing here asks our hooks: checkpoints are read through `orbax` and NumPy.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+from typing import Any
+
+import numpy as np
+import orbax.checkpoint as ocp
+
+from dst_t5x import gin_path
+
+MODEL = 'models/byte_tiny.gin'
+TASK = 'tasks/number_words.gin'
+
+
+@dataclasses.dataclass
+class Run:
+  """A main that has ended."""
+
+  code: int
+  log: str
+
+  def must_succeed(self) -> 'Run':
+    assert self.code == 0, self.log[-6000:]
+    return self
+
+
+def command(main: str, *files: str, **macros: Any) -> list[str]:
+  """The command line of `python -m t5x.<main>`; macros are gin's."""
+  search = ','.join(str(path) for path in gin_path.search_paths())
+  return [
+    sys.executable,
+    '-m',
+    f't5x.{main}',
+    f'--gin_search_paths={search}',
+    *(f'--gin_file={name}' for name in files),
+    *(f'--gin.{name}={_gin(value)}' for name, value in macros.items()),
+  ]
+
+
+class Gin(str):
+  """Text that gin is to read as it is, such as '@inner.Optax()'."""
+
+
+def _gin(value: Any) -> str:
+  return str(value) if isinstance(value, Gin) else repr(value)
+
+
+def environment(devices: int = 1) -> dict[str, str]:
+  return {
+    **os.environ,
+    'JAX_PLATFORMS': 'cpu',
+    'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
+    'TF_CPP_MIN_LOG_LEVEL': '2',
+  }
+
+
+def start(
+  line: list[str], cwd: pathlib.Path, log: pathlib.Path, *, devices: int = 1
+) -> subprocess.Popen:
+  with log.open('wb') as file:
+    return subprocess.Popen(
+      line,
+      cwd=cwd,
+      env=environment(devices),
+      stdout=file,
+      stderr=subprocess.STDOUT,
+      stdin=subprocess.DEVNULL,
+    )
+
+
+def run(
+  line: list[str], cwd: pathlib.Path, *, devices: int = 1, limit: float = 1200
+) -> Run:
+  log = cwd / f'log_{time.monotonic_ns()}.txt'
+  process = start(line, cwd, log, devices=devices)
+  try:
+    code = process.wait(limit)
+  finally:
+    process.kill()
+  return Run(code, log.read_text(errors='replace'))
+
+
+def run_processes(
+  line: list[str],
+  cwd: pathlib.Path,
+  *,
+  processes: int,
+  devices: int,
+  limit: float = 1200,
+) -> list[Run]:
+  """The same main in several processes with real collectives."""
+  with socket.socket() as free:
+    free.bind(('127.0.0.1', 0))
+    port = free.getsockname()[1]
+  logs = [cwd / f'log_{time.monotonic_ns()}_{i}.txt' for i in range(processes)]
+  started = [
+    start(
+      [
+        *line,
+        '--multiprocess_gpu',
+        f'--coordinator_address=127.0.0.1:{port}',
+        f'--process_count={processes}',
+        f'--process_index={index}',
+      ],
+      cwd,
+      log,
+      devices=devices,
+    )
+    for index, log in enumerate(logs)
+  ]
+  try:
+    codes = [process.wait(limit) for process in started]
+  finally:
+    for process in started:
+      process.kill()
+  return [
+    Run(code, log.read_text(errors='replace'))
+    for code, log in zip(codes, logs, strict=True)
+  ]
+
+
+def kill_when(
+  line: list[str],
+  cwd: pathlib.Path,
+  seconds: float,
+  *,
+  after: str = 'Training: step',
+  limit: float = 600,
+) -> str:
+  """Starts a main and kills it some seconds after its log says something.
+
+  Returns the log; the main may also have ended by itself.
+  """
+  log = cwd / f'log_{time.monotonic_ns()}.txt'
+  process = start(line, cwd, log)
+  end = time.monotonic() + limit
+  while after not in log.read_text(errors='replace'):
+    assert time.monotonic() < end, log.read_text(errors='replace')[-3000:]
+    if process.poll() is not None:
+      break
+    time.sleep(0.05)
+  try:
+    process.wait(seconds)
+  except subprocess.TimeoutExpired:
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+  return log.read_text(errors='replace')
+
+
+def arrays(checkpoint: pathlib.Path) -> dict[str, np.ndarray]:
+  """All arrays of an Orbax checkpoint, by path, as NumPy reads them."""
+  handler = ocp.PyTreeCheckpointHandler()
+  try:
+    tree = handler.restore(_epath(checkpoint / 'state'))
+  finally:
+    handler.close()
+  flat: dict[str, np.ndarray] = {}
+
+  def walk(node: Any, prefix: tuple[str, ...]) -> None:
+    if isinstance(node, dict):
+      for key, child in node.items():
+        walk(child, (*prefix, key))
+    else:
+      flat['/'.join(prefix)] = np.asarray(node)
+
+  walk(tree, ())
+  return flat
+
+
+def _epath(path: pathlib.Path) -> Any:
+  from etils import epath
+
+  return epath.Path(path)
+
+
+def steps(model_dir: pathlib.Path) -> list[int]:
+  return sorted(
+    int(path.name.removeprefix('checkpoint_'))
+    for path in model_dir.glob('checkpoint_*')
+    if path.name.removeprefix('checkpoint_').isdigit()
+  )
+
+
+def metrics(folder: pathlib.Path, task: str) -> dict[int, dict[str, float]]:
+  """What seqio's JSON logger wrote, by step."""
+  lines = (folder / f'{task}-metrics.jsonl').read_text().splitlines()
+  rows = [json.loads(line) for line in lines]
+  return {row.pop('step'): row for row in rows}
+
+
+def predictions(folder: pathlib.Path) -> list[Any]:
+  """The predictions that `t5x.infer` wrote, in order."""
+  (file,) = folder.glob('*-predict.jsonl-00000-of-00001')
+  return [
+    json.loads(line)['prediction'] for line in file.read_text().splitlines()
+  ]

@@ -1,0 +1,180 @@
+"""What is wrong is said before training starts, with what would work."""
+
+import importlib
+import shutil
+import sys
+
+import gin
+import pytest
+from t5x import gin_utils  # type: ignore
+
+from dst_t5x import gin_path, seeds
+from dst_t5x.seed_layouts import writing
+from tests.t5x import runs
+
+RULES = """
+from __gin__ import dynamic_registration
+from dst_t5x.hooks import partitioning as dst_partitioning
+dst_partitioning.Partitioner.logical_axis_rules = [
+    ('batch', 'data'), ('vocab', 'model'), ('embed', None), ('mlp', 'model'),
+    ('heads', 'model'), ('kv', None), ('relpos_buckets', None),
+    ('length', None), ('stack', None)]
+"""
+
+
+@pytest.fixture
+def refuses(monkeypatch):
+  """Stock T5X's `train` in this process, which saves a start of Python."""
+  train = importlib.import_module('t5x.train')
+  monkeypatch.setitem(sys.modules, '__main__', train)
+
+  def refuses(line, *words):
+    files = [a.partition('=')[2] for a in line if a.startswith('--gin_file=')]
+    bindings = [a[6:] for a in line if a.startswith('--gin.')]
+    search = [str(path) for path in gin_path.search_paths()]
+    gin.clear_config()
+    try:
+      with pytest.raises(ValueError) as raised:
+        gin_utils.parse_gin_flags(search, files, bindings)
+        gin.get_configurable(train.train)()
+    finally:
+      gin.clear_config()
+    for word in words:
+      assert word in str(raised.value)
+
+  return refuses
+
+
+def refused(line, tmp_path, *words):
+  done = runs.run(line, tmp_path, limit=300)
+  assert done.code != 0
+  for word in words:
+    assert word in done.log, done.log[-3000:]
+  assert 'Starting training loop' not in done.log
+
+
+@pytest.fixture(scope='module')
+def begun(once, tune):
+  """A run that has a checkpoint."""
+
+  def build(folder):
+    line = tune(folder / 'run', FINETUNE_STEPS=1, CHECKPOINT_PERIOD=1)
+    runs.run(line, folder).must_succeed()
+
+  return once('begun', build) / 'run'
+
+
+@pytest.fixture
+def copied(begun, tmp_path):
+  return shutil.copytree(begun, tmp_path / 'run')
+
+
+@pytest.mark.parametrize(
+  ('macros', 'words'),
+  [
+    (
+      {'EPSILON': 0.02},
+      ('belongs to another run', 'EPSILON: 0.01 there, 0.02 here'),
+    ),
+    (
+      {'SILOS': 'none'},
+      ("silos: 'module_and_layer' there, 'none' here",),
+    ),
+    (
+      {'method': 'methods/id3.gin'},
+      ("the method's name: 'dst' there, 'id3' here",),
+    ),
+    (
+      {'method': 'methods/full.gin', 'EPSILON': None},
+      ("holds a delta of method 'dst'", "'full'", 'empty MODEL_DIR'),
+    ),
+  ],
+  ids=['epsilon', 'silos', 'method', 'full'],
+)
+def test_model_dir_of_another_run(tune, copied, refuses, macros, words):
+  refuses(tune(copied, **macros), *words)
+
+
+def test_main_ends_before_training(tune, copied, tmp_path):
+  line = tune(copied, EPSILON=0.02)
+  refused(line, tmp_path, 'EPSILON: 0.01 there, 0.02 here')
+
+
+def test_model_dir_of_another_seed(tune, copied, refuses, tmp_path):
+  other = _other_seed(tmp_path)
+  line = tune(copied, INITIAL_CHECKPOINT_PATH=other, TRAIN_STEPS=1010)
+  refuses(line, 'the seed:', 'sha256:', other)
+
+
+@pytest.mark.parametrize(
+  ('macros', 'words'),
+  [
+    (
+      {'INITIAL_CHECKPOINT_PATH': 'no/such/checkpoint_1'},
+      ('INITIAL_CHECKPOINT_PATH', 'no/such/checkpoint_1'),
+    ),
+    ({'EPSILON': 0.0}, ('epsilon=0.0', '(0, 1]')),
+    ({'BUDGET': 100}, ('not both', 'budget=100')),
+    ({'TRAIN_STEPS': 500}, ('TRAIN_STEPS=500', 'step 1000')),
+    ({'INNER_STATE': 'some'}, ("inner_state='some'", "'full'")),
+    ({'VOCAB_SIZE': 200}, ('259 tokens', 'VOCAB_SIZE', '200')),
+    ({'EMB_DIM': 32}, ('does not fit the network', 'has shape')),
+    (
+      {'MIXTURE_OR_TASK_NAME': 'number_word'},
+      ("MIXTURE_OR_TASK_NAME='number_word'",),
+    ),
+    (
+      {'SEED_MEMORY_KIND': 'hbm'},
+      ("seed_memory_kind='hbm'", 'pinned_host'),
+    ),
+  ],
+  ids=lambda x: next(iter(x)) if isinstance(x, dict) else '',
+)
+def test_settings(tune, refuses, tmp_path, macros, words):
+  refuses(tune(tmp_path / 'run', **macros), *words)
+
+
+def test_too_few_devices(tune, refuses, tmp_path):
+  line = tune(tmp_path / 'run', NUM_PARTITIONS=3)
+  refuses(line, 'num_partitions=3', 'there are 8')
+
+
+def test_partitioner_without_a_rule(tune, refuses, tmp_path):
+  rules = tmp_path / 'rules.gin'
+  rules.write_text(RULES)
+  line = [*tune(tmp_path / 'run'), f'--gin_file={rules}']
+  refuses(
+    line,
+    "the logical axis 'joined_kv'",
+    'has no rule',
+    'additional_rules',
+  )
+
+
+def test_infer_with_another_seed(begun, tmp_path):
+  line = runs.command(
+    'infer',
+    runs.MODEL,
+    runs.TASK,
+    'runs/infer_t5x.gin',
+    CHECKPOINT_PATH=str(begun / 'checkpoint_1001'),
+    INFER_OUTPUT_DIR=str(tmp_path / 'out'),
+    INITIAL_CHECKPOINT_PATH=_other_seed(tmp_path),
+  )
+  refused(line, tmp_path, 'was trained from the seed', 'its own seed')
+
+
+def _other_seed(tmp_path):
+  bundled = seeds.read('bundled')
+  embedder = {
+    'embedding': bundled.params['token_embedder']['embedding'] * 2,
+  }
+  return str(
+    writing.write(
+      't5x',
+      {**bundled.params, 'token_embedder': embedder},
+      tmp_path / 'other',
+      step=1,
+      config=None,
+    )
+  )
