@@ -13,7 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from dst_t5x import delta_checks, fingerprints, flat_access, paths
+from dst_t5x import (
+  delta_checks,
+  delta_outcomes,
+  delta_writes,
+  fingerprints,
+  flat_access,
+  paths,
+)
 from dst_t5x.delta_diff import diff
 from dst_t5x.delta_types import (
   DeltaEntry,
@@ -97,7 +104,8 @@ def apply(
   if verify and fingerprints.fingerprint(result) != (
     delta.info.result_fingerprint
   ):
-    delta_checks.explain_result(params, flat, delta)
+    found = fingerprints.fingerprint(params)
+    delta_outcomes.explain_result(found, flat, delta)
   return result
 
 
@@ -143,7 +151,7 @@ def revert(
   }
   result = _written(flat, new)
   if verify:
-    delta_checks.check_outcome(
+    delta_outcomes.check_outcome(
       result, delta.info.seed_fingerprint, 'taking the delta back'
     )
   return result
@@ -194,20 +202,12 @@ def swap(
   delta_checks.check_applied(flat, old)
   replaced = delta_checks.check_replaced(seed, old)
   delta_checks.check_replaced(seed, new)
-  writes = {}
-  for path, entry in old.entries.items():
-    writes[path] = (entry.positions, replaced[path])
-  for path, entry in new.entries.items():
-    positions, values = entry.positions, entry.values
-    if path in writes:
-      back, seeds = writes[path]
-      alone = ~np.isin(back, positions, assume_unique=True)
-      positions = np.concatenate([back[alone], positions])
-      values = np.concatenate([seeds[alone], values])
-    writes[path] = (positions, values)
+  writes = delta_writes.merged(old, replaced, new)
   result = _written(flat, writes)
   if verify:
-    delta_checks.check_outcome(result, new.info.result_fingerprint, 'the swap')
+    delta_outcomes.check_outcome(
+      result, new.info.result_fingerprint, 'the swap'
+    )
   return result
 
 

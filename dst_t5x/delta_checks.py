@@ -1,8 +1,8 @@
-"""What has to hold before a delta is used, and after."""
+"""What has to hold before a delta is used."""
 
 import difflib
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +12,6 @@ from dst_t5x.delta_types import (
   DtypeMismatchError,
   NonFiniteValueError,
   NotAppliedError,
-  ResultMismatchError,
   ShapeMismatchError,
   SubsetDelta,
   UnknownParameterError,
@@ -111,9 +110,18 @@ def check_fits(flat: Mapping[str, Any], delta: SubsetDelta, where: str) -> None:
     check_like(path, flat[path], entry.shape, entry.dtype)
 
 
-def _values_at(
+def values_at(
   flat: Mapping[str, Any], delta: SubsetDelta
 ) -> dict[str, np.ndarray]:
+  """Returns what parameters hold at a delta's positions.
+
+  Args:
+    flat: parameters by path, which fit the delta.
+    delta: the delta.
+
+  Returns:
+    The values of every entry, by path.
+  """
   return {
     path: flat_access.gather(flat[path], entry.positions, path)
     if entry.size
@@ -138,7 +146,22 @@ def check_replaced(
     WrongSeedError: if they are not those that the delta replaces.
     NonFiniteValueError: as `check_finite`.
   """
-  values = _values_at(seed, delta)
+  values = values_at(seed, delta)
+  check_values(values, delta)
+  return values
+
+
+def check_values(values: Mapping[str, np.ndarray], delta: SubsetDelta) -> None:
+  """Checks values that were found at a delta's positions.
+
+  Args:
+    values: by path, of every entry.
+    delta: the delta.
+
+  Raises:
+    WrongSeedError: if they are not those that the delta replaces.
+    NonFiniteValueError: as `check_finite`.
+  """
   found = replaced_hash(values)
   if found != delta.info.replaced_hash:
     if delta.size and all(
@@ -153,7 +176,6 @@ def check_replaced(
     )
   for path, entry in delta.entries.items():
     check_finite(path, entry, values[path])
-  return values
 
 
 def check_finite(path: str, entry: DeltaEntry, seed: np.ndarray) -> None:
@@ -190,7 +212,7 @@ def check_applied(flat: Mapping[str, Any], delta: SubsetDelta) -> None:
   Raises:
     NotAppliedError: if they do not.
   """
-  values = _values_at(flat, delta)
+  values = values_at(flat, delta)
   for path, entry in delta.entries.items():
     wrong = int((bits(values[path]) != bits(entry.values)).sum())
     if wrong:
@@ -198,51 +220,3 @@ def check_applied(flat: Mapping[str, Any], delta: SubsetDelta) -> None:
         f'{path!r} differs from the delta at {wrong} of its {entry.size} '
         'positions: this delta is not what is applied'
       )
-
-
-def check_outcome(result: Mapping[str, Any], needed: str, what: str) -> None:
-  """Checks a whole tree against a fingerprint.
-
-  Args:
-    result: the tree.
-    needed: the fingerprint.
-    what: was done, for the error.
-
-  Raises:
-    ResultMismatchError: if it is another.
-  """
-  found = fingerprints.fingerprint(result)
-  if found != needed:
-    raise ResultMismatchError(
-      f'{what} gives parameters with the fingerprint {found}, and {needed} is '
-      'needed: they differ from the seed outside the delta'
-    )
-
-
-def explain_result(
-  params: Mapping[str, Any], flat: Mapping[str, Any], delta: SubsetDelta
-) -> NoReturn:
-  """Says whether the seed or the delta is to blame for a wrong outcome.
-
-  Args:
-    params: to which the delta was applied.
-    flat: the same by path.
-    delta: the delta.
-
-  Raises:
-    WrongSeedError: if the parameters are not the delta's seed.
-    ResultMismatchError: if they are.
-  """
-  found = fingerprints.fingerprint(params)
-  if found != delta.info.seed_fingerprint:
-    extra = [path for path in flat if path not in delta.entries]
-    hint = f'; the delta does not know {", ".join(extra)}' if extra else ''
-    raise WrongSeedError(
-      f'the parameters have the fingerprint {found}; the delta was made from '
-      f'{delta.info.seed_fingerprint}, which has the same values at its '
-      f'positions but differs elsewhere{hint}'
-    )
-  raise ResultMismatchError(
-    'the seed is the right one, but the delta does not give the parameters '
-    f'that it says, {delta.info.result_fingerprint}: it is damaged'
-  )

@@ -1,17 +1,25 @@
-"""From a delta checkpoint of T5X to a delta, and to whole parameters."""
+"""From a delta file or a delta checkpoint of T5X to whole parameters."""
 
+import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from dst_t5x import delta_checkpoint, delta_diff, paths, seeds
+from dst_t5x import (
+  delta,
+  delta_checkpoint,
+  delta_diff,
+  delta_file,
+  paths,
+  seeds,
+)
 from dst_t5x.delta_checkpoint import DeltaCheckpoint
-from dst_t5x.delta_types import SubsetDelta, WrongSeedError
+from dst_t5x.delta_types import DeltaFileError, SubsetDelta, WrongSeedError
 
 
 class Adapted(NamedTuple):
-  """What a delta checkpoint stands for.
+  """What a delta and its seed stand for.
 
   Attributes:
     seed: Θ⁰, nested arrays on the host.
@@ -26,6 +34,54 @@ class Adapted(NamedTuple):
   delta: SubsetDelta
   step: int
   config: Mapping[str, Any] | None
+
+
+def load(source: str, seed: str | None = None) -> Adapted:
+  """Returns what a delta stands for, wherever it is kept.
+
+  Args:
+    source: a delta file, or a delta checkpoint of T5X.
+    seed: path of the seed; None for the one that a checkpoint names. A file
+      names none.
+
+  Returns:
+    Seed, parameters and delta.
+
+  Raises:
+    SeedError: if the seed cannot be read.
+    DeltaError: if the delta cannot be, or is of another seed.
+    ManifestError: if there is no checkpoint, or it contradicts itself.
+  """
+  if not is_file(source):
+    return adapted(delta_checkpoint.must_open(source), seed)
+  if seed is None:
+    raise DeltaFileError(
+      f'{source}: a file does not tell where its seed is; give the seed, such '
+      'as --seed bundled'
+    )
+  step = seeds.open_source(seed).step or 0
+  read = seeds.read(seed)
+  found = delta_file.read(source, seed=read.params)
+  params = delta.apply(read.params, found)
+  return Adapted(
+    read.params, params, found, step + found.info.step, read.config
+  )
+
+
+def is_file(source: str) -> bool:
+  """Returns whether a delta is kept in a file, not a checkpoint.
+
+  Args:
+    source: path of the delta.
+
+  Returns:
+    True for a file, there or not.
+
+  Example:
+    >>> is_file('delta.safetensors'), is_file('run/checkpoint_1000')
+    (True, False)
+  """
+  return source.endswith('.safetensors') or os.path.isfile(source)
 
 
 def adapted(checkpoint: DeltaCheckpoint, seed: str | None = None) -> Adapted:
@@ -60,7 +116,7 @@ def adapted(checkpoint: DeltaCheckpoint, seed: str | None = None) -> Adapted:
       tuned[path].reshape(-1)[positions] = values
   counts = delta_checkpoint.read(checkpoint, ['state/step', 'state/count'])
   params = paths.unflatten(tuned)
-  delta = delta_diff.diff(
+  found = delta_diff.diff(
     read.params,
     params,
     method=manifest['method']['name'],
@@ -70,5 +126,5 @@ def adapted(checkpoint: DeltaCheckpoint, seed: str | None = None) -> Adapted:
     step=int(counts['state/count']),
   )
   return Adapted(
-    read.params, params, delta, int(counts['state/step']), read.config
+    read.params, params, found, int(counts['state/step']), read.config
   )

@@ -20,6 +20,7 @@ from dst_t5x import (
   coding,
   delta_checks,
   delta_parsing,
+  delta_seed,
   delta_table,
   fingerprints,
   paths,
@@ -87,13 +88,14 @@ def write(
 
 
 def read(
-  path: str | os.PathLike[str], *, seed: Mapping[str, Any] | None = None
+  path: str | os.PathLike[str], *, seed: delta_seed.Seed | None = None
 ) -> SubsetDelta:
   """Reads a delta, checked.
 
   Args:
     path: the file.
-    seed: the seed's parameters, for a file that was written with them.
+    seed: the seed's parameters, or its opened checkpoint, for a file that was
+      written with them.
 
   Returns:
     The delta; its arrays cannot be written to.
@@ -173,7 +175,7 @@ def _stream(
     yield sha256.digest()
 
   tensors = [*_tensors(delta, seed), _blob(delta_parsing.DIGEST, 32, seal())]
-  for chunk in safetensors_file.stream(tensors, _header_text(delta.info)):
+  for chunk in safetensors_file.stream(tensors, _header_text(delta)):
     sha256.update(chunk)
     yield chunk
 
@@ -235,10 +237,11 @@ def _blob(name: str, size: int, chunks: Any) -> safetensors_file.Tensor:
   return safetensors_file.Tensor(name, 'uint8', [size], size, chunks)
 
 
-def _header_text(info: DeltaInfo) -> dict[str, str]:
-  text = {'format': FORMAT, 'version': '.'.join(map(str, VERSION))}
+def _header_text(delta: SubsetDelta) -> dict[str, str]:
+  version = delta_table.version(delta_table.dump(delta))
+  text = {'format': FORMAT, 'version': '.'.join(map(str, version))}
   for name in DeltaInfo.__dataclass_fields__:
-    value = getattr(info, name)
+    value = getattr(delta.info, name)
     if value is not None:
       text[name] = value if isinstance(value, str) else repr(value)
   return text

@@ -13,11 +13,9 @@ import numpy as np
 
 from dst_t5x import (
   coding,
-  delta_checks,
+  delta_seed,
   delta_table,
   fingerprints,
-  flat_access,
-  paths,
   safetensors_file,
   value_coding,
 )
@@ -27,11 +25,10 @@ from dst_t5x.delta_types import (
   DeltaFileError,
   DeltaInfo,
   SubsetDelta,
-  WrongSeedError,
 )
 
 FORMAT = 'dst_t5x.delta'
-VERSION = (1, 0)
+VERSION = (1, 1)
 
 # Names of the tensors; the last two are followed by a dtype.
 PARAMETERS = 'parameters'
@@ -96,14 +93,15 @@ def check_tensor(handle: Any, name: str, code: str, size: int | None) -> None:
 
 
 def parse(
-  handle: Any, metadata: Mapping[str, str], seed: Mapping[str, Any] | None
+  handle: Any, metadata: Mapping[str, str], seed: delta_seed.Seed | None
 ) -> SubsetDelta:
   """Returns the delta in an opened file.
 
   Args:
     handle: the opened file, its hash checked.
     metadata: the file's, checked by `check_metadata`.
-    seed: the seed's parameters, if values are stored as differences.
+    seed: the seed's parameters, or its opened checkpoint, if values are stored
+      as differences.
 
   Returns:
     The delta.
@@ -130,7 +128,7 @@ def parse(
       values[dtype] = np.asarray(handle.get_tensor(name))
   positions = _positions(_bytes(handle, POSITIONS), table)
   if coded:
-    replaced = _replaced(table, positions, seed, info)
+    replaced = delta_seed.replaced(table, positions, seed, info)
     for dtype, code in codes.items():
       seeds = [replaced[row.path] for row in table if row.dtype == dtype]
       values[dtype] = value_coding.decode(code, np.concatenate(seeds))
@@ -211,39 +209,6 @@ def _positions(
   for array in (placed, *pieces):
     array.flags.writeable = False
   return pieces
-
-
-def _replaced(
-  table: Sequence[delta_table.Parameter],
-  positions: Sequence[np.ndarray],
-  seed: Mapping[str, Any] | None,
-  info: DeltaInfo,
-) -> dict[str, np.ndarray]:
-  """Returns the seed's values at the positions, by path."""
-  if seed is None:
-    raise DeltaFileError(
-      'stores values as differences from the seed: give the seed with the '
-      f'fingerprint {info.seed_fingerprint}'
-    )
-  flat = paths.flatten(seed)
-  delta_checks.check_names(
-    {row.path: row for row in table}, flat, "the seed's parameters"
-  )
-  values = {}
-  for row, flat_positions in zip(table, positions, strict=True):
-    leaf, dtype = flat[row.path], fingerprints.DTYPES[row.dtype]
-    delta_checks.check_like(row.path, leaf, row.shape, dtype)
-    values[row.path] = (
-      flat_access.gather(leaf, flat_positions, row.path)
-      if row.selected
-      else np.empty(0, dtype)
-    )
-  if delta_checks.replaced_hash(values) != info.replaced_hash:
-    raise WrongSeedError(
-      'the seed is not the one that the values are stored against, which has '
-      f'the fingerprint {info.seed_fingerprint}'
-    )
-  return values
 
 
 def _entries(

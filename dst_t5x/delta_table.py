@@ -1,6 +1,7 @@
 """The table of parameters in a delta file.
 
-JSON: a list with a row [path, dtype, shape, positions] for every parameter.
+JSON: a list with a row [path, dtype, shape, positions] for every parameter, or
+one for the same parameter of all layers (`delta_stacks`).
 """
 
 import itertools
@@ -8,7 +9,7 @@ import json
 import math
 from typing import Any, NamedTuple
 
-from dst_t5x import coding, fingerprints
+from dst_t5x import coding, delta_stacks, fingerprints
 from dst_t5x.delta_types import DeltaFileError, SubsetDelta
 
 
@@ -41,15 +42,29 @@ def dump(delta: SubsetDelta) -> bytes:
     DeltaFileError: if there are too many parameters, or a path is no Unicode.
   """
   _check_total(sum(math.prod(entry.shape) for entry in delta.entries.values()))
-  rows = [
-    [path, entry.dtype.name, list(entry.shape), entry.size]
-    for path, entry in delta.entries.items()
-  ]
+  rows = delta_stacks.fold(delta.entries)
   text = json.dumps(rows, ensure_ascii=False, separators=(',', ':'))
   try:
     return text.encode()
   except UnicodeEncodeError as error:
     raise DeltaFileError(f'a path is no valid Unicode: {error}') from error
+
+
+def version(table: bytes) -> tuple[int, int]:
+  """Returns the first version of the format that can read a table.
+
+  Args:
+    table: as `dump` returned it.
+
+  Returns:
+    (1, 0), or (1, 1) if a row stands for several parameters.
+
+  Example:
+    >>> version(b'[["layers_{}","bool",[2],[0,1]]]')
+    (1, 1)
+  """
+  stacked = any(isinstance(row[3], list) for row in json.loads(table))
+  return (1, 1) if stacked else (1, 0)
 
 
 def parse(text: memoryview) -> list[Parameter]:
@@ -74,7 +89,7 @@ def parse(text: memoryview) -> list[Parameter]:
     raise DeltaFileError(f'table of parameters: {error}') from error
   if not isinstance(rows, list):
     raise DeltaFileError('table of parameters is no list')
-  table = [_row(row) for row in rows]
+  table = [_row(row) for row in delta_stacks.unfold(rows)]
   for before, after in itertools.pairwise(table):
     if before.path >= after.path:
       raise DeltaFileError(

@@ -5,10 +5,12 @@ gathered, resharded or copied to the host as a whole, and the outcome lies as
 the input did.
 """
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int64
 
@@ -61,14 +63,17 @@ def scatter(
   positions: Int64[np.ndarray, ' k'],
   values: np.ndarray,
   path: str,
+  *,
+  donate: bool = False,
 ) -> Any:
   """Returns an array with other values at flat positions.
 
   Args:
-    leaf: NumPy or JAX array; not changed.
+    leaf: NumPy or JAX array; not changed, unless it is donated.
     positions: row-major, within its size, none twice.
     values: [k], of the array's dtype.
     path: its path, for the error.
+    donate: gives up a JAX array: the result has its buffers, and it is deleted.
 
   Returns:
     An array of the same kind, dtype and sharding.
@@ -88,7 +93,7 @@ def scatter(
     value = values.reshape(()) if values.size else leaf
     return jax.device_put(value, leaf.sharding)
   shards = []
-  for data, _, inside, local in _shards(leaf, positions):
+  for data, _, inside, local in list(_shards(leaf, positions)):
     if inside.size:
       # What lies past the end of the first axis is dropped.
       index = tuple(
@@ -97,11 +102,26 @@ def scatter(
       )
       new = np.zeros(index[0].size, values.dtype)
       new[: inside.size] = values[inside]
-      data = data.at[index].set(new, mode='drop')
+      data = (_put_donated if donate else _put)(data, index, new)
     shards.append(data)
   return jax.make_array_from_single_device_arrays(
     leaf.shape, leaf.sharding, shards
   )
+
+
+def _set(data: jax.Array, index: Any, values: Any) -> jax.Array:
+  # Where a float is scattered as a wider one, a signalling NaN comes back
+  # quiet: bits are scattered instead.
+  if data.dtype == jnp.bool_:
+    return data.at[index].set(values, mode='drop')
+  kind = jnp.dtype(f'uint{8 * data.dtype.itemsize}')
+  as_bits = functools.partial(jax.lax.bitcast_convert_type, new_dtype=kind)
+  bits = as_bits(data).at[index].set(as_bits(values), mode='drop')
+  return jax.lax.bitcast_convert_type(bits, data.dtype)
+
+
+_put = jax.jit(_set)
+_put_donated = jax.jit(_set, donate_argnums=0)
 
 
 def _shards(

@@ -42,7 +42,8 @@ class SelectionMetrics(NamedTuple):
 
   Attributes:
     subset_size: int32[silos], parameters in the subset (count).
-    churn: int32[], parameters that entered it in this step (count).
+    churn: int32[], parameters that entered it in this step (count); −1 if
+      nobody counted them.
     threshold: float32[silos], scores above it were selected.
     passes: int32[], how often the scores were read to find it.
   """
@@ -120,6 +121,8 @@ def step(
   gradients: Any,
   state: SelectiveState,
   params: Any,
+  *,
+  count_churn: bool = True,
 ) -> tuple[Any, SelectiveState]:
   """Returns the parameters and the state after one step.
 
@@ -134,6 +137,8 @@ def step(
     gradients: of the loss, same tree as the parameters.
     state: from `init` or the last step.
     params: Θ.
+    count_churn: False saves the pass over all parameters that it takes, for
+      hosts that do not report it at every step.
 
   Returns:
     The new parameters, and the new state, whose `metrics` tell what happened.
@@ -150,9 +155,11 @@ def step(
     # Scores are read several times: every reader must see the same bits, which
     # a compiler that fuses the update into each reader does not promise.
     proposed = jax.lax.optimization_barrier(proposed)
-    masks, state = _choose(plan, state, params, gradients, proposed)
+    masks, state = _choose(
+      plan, state, params, gradients, proposed, count_churn
+    )
   else:
-    masks, state = _choose(plan, state, params, gradients, None)
+    masks, state = _choose(plan, state, params, gradients, None, count_churn)
     if method.mask_gradients:
       gradients = _map(
         lambda g, m: jnp.where(m, g, jnp.zeros_like(g)), gradients, masks
@@ -196,6 +203,7 @@ def _choose(
   params: Any,
   gradients: Any,
   proposed: Any,
+  count_churn: bool,
 ) -> tuple[subsets.Masks, SelectiveState]:
   """Returns the subset and a state that knows how it was found."""
   schedule = plan.method.schedule
@@ -212,9 +220,11 @@ def _choose(
     )
     masks = subsets.above(scores, plan.silos, found.threshold)
     size = found.selected
-    churn = subsets.entered(
-      masks, current, seed, silos=plan.silos, layout=plan.layout
-    )
+    churn = jnp.int32(-1)
+    if count_churn:
+      churn = subsets.entered(
+        masks, current, seed, silos=plan.silos, layout=plan.layout
+      )
   else:
     assert schedule.steps is not None  # plans.make has filled it in
     held = state.metrics.subset_size

@@ -89,6 +89,11 @@ class TfdsSource(seqio.TfdsDataSource):
         'DIR by --tfds_data_dir, seqio.set_tfds_data_dir_override or the '
         'environment variable TFDS_DATA_DIR'
       )
+    if split not in self._tfds_splits:
+      raise MissingDatasetError(
+        f'no split {split!r} of the TFDS dataset {self._tfds_name!r} is used '
+        f'here; there are: {", ".join(self._tfds_splits)}'
+      )
     # A slice, such as train[:90%], is of the split before the bracket.
     wanted = self._tfds_splits[split].partition('[')[0]
     there = self.tfds_dataset.info.splits

@@ -47,7 +47,7 @@ def read(
     parts[name], end = data[start + first : start + last], last
   assert start + end == len(data) and [*parts][-1] == 'sha256'
   assert hashlib.sha256(data[:-32]).digest() == data[-32:] == parts['sha256']
-  table = json.loads(parts['parameters'])
+  table = layers(json.loads(parts['parameters']))
   assert [row[0] for row in table] == sorted({row[0] for row in table})
   steps = numbers(parts['positions'], sum(row[3] for row in table))
   entries, place, offset, left = {}, -1, 0, list(steps)
@@ -70,6 +70,19 @@ def read(
         parts[f'differences.{dtype}'], mine, [seed[path] for path in paths]
       )
   return metadata, entries
+
+
+def layers(rows: list[list]) -> list[list]:
+  """Returns a row a parameter, where one may stand for that of all layers."""
+  found = []
+  for path, dtype, shape, count in rows:
+    if isinstance(count, int):
+      found.append([path, dtype, shape, count])
+      continue
+    assert path.count('{}') == 1
+    for layer, each in enumerate(count):
+      found.append([path.replace('{}', str(layer)), dtype, shape, each])
+  return sorted(found)
 
 
 def numbers(data: bytes, count: int) -> list[int]:

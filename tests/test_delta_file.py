@@ -52,8 +52,8 @@ def _uniform(n: int, k: int, dtype=np.float32) -> delta_lib.SubsetDelta:
   return delta_lib.SubsetDelta({'a': entry}, _info())
 
 
-# What the golden files hold. They were written by version 1.0 and stay as they
-# are; a later version adds its own.
+# What the golden files hold. They were written by the version in their names
+# and stay as they are; a later version adds its own.
 MIXED = delta_lib.SubsetDelta(
   {
     'decoder/kernel': _entry(
@@ -89,7 +89,23 @@ MOVED['a'].view(np.uint32)[::7] += np.arange(86, dtype=np.uint32) * 3 - 99
 MOVED['a'][301:303] = [-0.0, 1e-40]
 MOVED['b'].view(np.uint16)[5::9] ^= 1
 CODED = delta_lib.diff(SEED, MOVED, method='diff', step=3)
+LAYERS = delta_lib.SubsetDelta(
+  {
+    **{
+      f'encoder/layers_{i}/{name}': _entry(
+        np.float32, shape, range(i % 3), [0x3F800000 + i] * (i % 3)
+      )
+      for i in range(12)
+      for name, shape in (('mlp/wi_0', (4, 3)), ('mlp/wi_1', (4, 3)))
+    },
+    'encoder/layers_0/norm': _entry(BF16, (4,), [3], [0x8000]),
+    'encoder/layers_1/norm': _entry(BF16, (4,), [], []),
+    'encoder/norm': _entry(BF16, (4,), [0], [0x7F81]),
+  },
+  _info(),
+)
 GOLDENS = {
+  'layers_v1.1.safetensors': (LAYERS, None),
   'mixed_v1.0.safetensors': (MIXED, None),
   'many_v1.0.safetensors': (MANY, None),
   'differences_v1.0.safetensors': (CODED, SEED),
@@ -116,7 +132,7 @@ def test_golden_files_hold_what_the_specification_says(name):
     (GOLDEN / name).read_bytes(), seed and _words(seed)
   )
   assert metadata.pop('format') == 'dst_t5x.delta'
-  assert metadata.pop('version') == '1.0'
+  assert f'_v{metadata.pop("version")}.' in name
   assert metadata == {
     key: str(value)
     for key, value in dataclasses.asdict(delta.info).items()

@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 
@@ -88,6 +91,40 @@ def module_shares(
     )
     axes.margins(x=0.15)
     axes.set_title('Free parameters per module')
+    _save(figure, path)
+
+
+def overlaps(path: str | os.PathLike[str], matrices: Mapping[str, Any]) -> None:
+  """Draws a heat map of every matrix of subset overlaps.
+
+  Args:
+    path: of the PNG.
+    matrices: fractions [d, d] by title; NaN stays blank.
+  """
+  columns = min(3, len(matrices))
+  rows = -(-len(matrices) // columns)
+  with mpl.rc_context({'font.size': 8}):
+    figure = Figure(
+      figsize=(0.8 + 2.4 * columns, 2.6 * rows), dpi=120, layout='constrained'
+    )
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    scale = ScalarMappable(Normalize(0.0, 1.0), 'viridis')
+    for axes, (title, matrix) in zip(panels, matrices.items(), strict=False):
+      axes.imshow(matrix, norm=scale.norm, cmap=scale.cmap)
+      numbers = range(len(matrix))
+      for (a, b), share in np.ndenumerate(matrix):
+        if np.isfinite(share):
+          color = 'black' if share > 0.6 else 'white'
+          text = f'{100 * share:.0f}'
+          axes.text(b, a, text, ha='center', va='center', color=color)
+      axes.set_xticks(numbers, [str(n + 1) for n in numbers])
+      axes.set_yticks(numbers, [str(n + 1) for n in numbers])
+      axes.set_xlabel('B')
+      axes.set_ylabel('A')
+      axes.set_title(title, fontsize=8)
+    for axes in panels[len(matrices) :]:
+      axes.set_axis_off()
+    figure.colorbar(scale, ax=panels, label='|A ∩ B| / |A|')
     _save(figure, path)
 
 

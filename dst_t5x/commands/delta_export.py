@@ -1,77 +1,108 @@
-"""`dst-t5x delta export` and `merge`: out of a T5X run, into a file or a model.
+"""`dst-t5x delta export` and `merge`: a delta for others, or a whole model.
 
-Both take a delta checkpoint, MODEL_DIR/checkpoint_N, and its seed. T5X is not
-needed.
+Both take a delta file, or a delta checkpoint of T5X, MODEL_DIR/checkpoint_N.
+T5X is not needed.
 """
-
-import json
-import os
-from typing import Any
 
 import click
 
-from dst_t5x.commands import common
+from dst_t5x.commands import common, delta_files
 
 # As in `seed_layouts.writing`, which is not imported for `--help`.
 _LAYOUTS = ('t5x', 'orbax', 'hf', 'dst_t5x')
+_FILES = ('dst_t5x', 'plain', 'vllm')
 
 _seed_option = click.option(
   '--seed',
   metavar='PATH',
-  help='Where the seed is now; unless given, where the checkpoint says.',
+  help='Where the seed is now; unless given, where the checkpoint says. A file '
+  'does not say.',
 )
 
 
 @click.command()
-@click.argument('checkpoint')
+@click.argument('source')
 @click.argument('out')
+@click.option(
+  '--to',
+  'layout',
+  default='dst_t5x',
+  show_default=True,
+  type=click.Choice(_FILES),
+  help="dst-t5x's own; positions and values as they are, for any reader of "
+  "safetensors; or the fields of vLLM's SparseWeightPatch, with Hugging Face's "
+  'names.',
+)
 @_seed_option
-@click.option('--overwrite', is_flag=True, help='Replace OUT if it exists.')
+@delta_files.overwrite_option
 @click.option(
   '--differences',
   is_flag=True,
-  help='Store values as differences from the seed: smaller, but OUT can only '
-  'be read together with the seed.',
+  help='With --to dst_t5x, store values as differences from the seed: smaller, '
+  'but OUT can only be read together with the seed.',
 )
 @common.json_option
 def export(
-  checkpoint: str,
+  source: str,
   out: str,
+  layout: str,
   seed: str | None,
   overwrite: bool,
   differences: bool,
   as_json: bool,
 ) -> None:
-  """Write the delta in CHECKPOINT of a T5X run to the file OUT."""
-  from dst_t5x import delta_checkpoint, delta_export, delta_file
+  """Write the delta SOURCE to the file OUT.
 
-  if not out.endswith('.safetensors'):
-    raise ValueError(f'{out}: the name must end in .safetensors')
-  if os.path.exists(out) and not overwrite:
-    raise ValueError(f'{out} exists; --overwrite replaces it')
-  opened = delta_checkpoint.must_open(checkpoint)
-  found = delta_export.adapted(opened, seed)
-  against = found.seed if differences else None
-  size = delta_file.write(found.delta, out, seed=against)
-  sizes = delta_checkpoint.sizes(opened)
-  _report(
+  SOURCE is MODEL_DIR/checkpoint_N of a T5X run, or a delta file; for a file the
+  seed is needed only if values are differences from it.
+  """
+  from dst_t5x import delta_checkpoint, delta_export, delta_file, delta_plain
+
+  delta_files.check_out(out, overwrite=overwrite)
+  if differences and layout != 'dst_t5x':
+    raise ValueError(
+      f'--differences is for --to dst_t5x; --to {layout} stores values as they '
+      'are'
+    )
+  params, sizes = None, None
+  if not delta_export.is_file(source):
+    opened = delta_checkpoint.must_open(source)
+    adapted = delta_export.adapted(opened, seed)
+    found, params = adapted.delta, adapted.seed
+    sizes = delta_checkpoint.sizes(opened)._asdict()
+  elif seed is not None:
+    adapted = delta_export.load(source, seed)
+    found, params = adapted.delta, adapted.seed
+  elif differences:
+    raise ValueError(f'{source}: differences need --seed')
+  else:
+    found = delta_file.read(source)
+  if layout == 'plain':
+    size = delta_plain.write_plain(found, out)
+  elif layout == 'vllm':
+    specs = delta_plain.specs_of(found, params)
+    size = delta_plain.write_vllm(found, out, specs)
+  else:
+    size = delta_file.write(found, out, seed=params if differences else None)
+  delta_files.report(
     {
       'out': out,
       'bytes': size,
-      'positions': found.delta.size,
-      'budget': found.delta.info.budget,
-      'method': found.delta.info.method,
-      'steps': found.delta.info.step,
-      'seed_fingerprint': found.delta.info.seed_fingerprint,
-      'result_fingerprint': found.delta.info.result_fingerprint,
-      'checkpoint_bytes': sizes._asdict(),
+      'layout': layout,
+      'positions': found.size,
+      'budget': found.info.budget,
+      'method': found.info.method,
+      'steps': found.info.step,
+      'seed_fingerprint': found.info.seed_fingerprint,
+      'result_fingerprint': found.info.result_fingerprint,
+      'checkpoint_bytes': sizes,
     },
-    as_json,
+    as_json=as_json,
   )
 
 
 @click.command()
-@click.argument('checkpoint')
+@click.argument('source')
 @click.argument('out')
 @click.option(
   '--to',
@@ -85,22 +116,24 @@ def export(
 @_seed_option
 @common.json_option
 def merge(
-  checkpoint: str, out: str, layout: str, seed: str | None, as_json: bool
+  source: str, out: str, layout: str, seed: str | None, as_json: bool
 ) -> None:
-  """Write the seed with the delta in CHECKPOINT as a whole model.
+  """Write the seed with the delta SOURCE in it as a whole model.
+
+  SOURCE is MODEL_DIR/checkpoint_N of a T5X run, or a delta file.
 
   With --to t5x and --to orbax the result is OUT/checkpoint_<step>, or OUT
   itself if that is its name; stock T5X restores it. Nothing is overwritten.
   """
-  from dst_t5x import delta_checkpoint, delta_export
+  from dst_t5x import delta_export
   from dst_t5x.seed_layouts import writing
 
-  found = delta_export.adapted(delta_checkpoint.must_open(checkpoint), seed)
+  found = delta_export.load(source, seed)
   writing.check_target(layout, out, found.step)
   written = writing.write(
     layout, found.params, out, step=found.step, config=found.config
   )
-  _report(
+  delta_files.report(
     {
       'out': written,
       'layout': layout,
@@ -108,17 +141,5 @@ def merge(
       'positions': found.delta.size,
       'fingerprint': found.delta.info.result_fingerprint,
     },
-    as_json,
+    as_json=as_json,
   )
-
-
-def _report(fields: dict[str, Any], as_json: bool) -> None:
-  if as_json:
-    click.echo(json.dumps(fields, indent=2))
-    return
-  sizes = fields.pop('checkpoint_bytes', {})
-  for name, value in fields.items():
-    if value is not None:
-      click.echo(f'{name.replace("_", " ")}: {value}')
-  for name, value in sizes.items():
-    click.echo(f'checkpoint bytes, {name.replace("_", " ")}: {value}')

@@ -1,4 +1,8 @@
-"""Batches that do not depend on how many processes read them.
+"""The input of a run: where it resumes, and who reads what.
+
+T5X saves a checkpoint before the first step, when it has already fetched the
+first batch. A run that resumes from there would skip that batch, so that it
+would not end as an undisturbed one does. Here such a run begins at the first.
 
 T5X lets every process read its own part of the data, so another number of
 processes sees other batches. To compare runs on different meshes, or to move a
@@ -6,10 +10,51 @@ run from one to another, every process can instead read all of it and keep its
 rows of each batch. That costs every process the work of all.
 """
 
+import os
+import re
 from typing import Any
 
 import tensorflow as tf
+from absl import logging
+from clu.data import dataset_iterator
 from t5x import utils  # type: ignore
+
+
+class TrainIterator(dataset_iterator.TfDatasetIterator):
+  """Batches of a dataset, whose position is saved and restored.
+
+  Args:
+    dataset: of batches.
+    first_step: the step at which the run began, in T5X's count.
+  """
+
+  def __init__(self, dataset: tf.data.Dataset, first_step: int):
+    super().__init__(dataset, checkpoint=True)
+    self._first_step = first_step
+
+  def restore(self, filename: Any) -> None:
+    """Goes to a saved position; that of the first step is the beginning."""
+    if step_of(os.fspath(filename)) == self._first_step:
+      logging.info('No step was taken yet: the data starts from its beginning.')
+      return
+    super().restore(filename)
+
+
+def step_of(filename: str) -> int | None:
+  """Returns the step of the checkpoint that a file lies in.
+
+  Args:
+    filename: a path.
+
+  Returns:
+    The step; None if it lies in no checkpoint.
+
+  Example:
+    >>> step_of('run/checkpoint_1000/dataset/train_ds-000-of-001')
+    1000
+  """
+  found = re.findall(r'(?:^|/)checkpoint_(\d+)(?:/|$)', filename)
+  return int(found[-1]) if found else None
 
 
 def get_dataset(
@@ -20,8 +65,9 @@ def get_dataset(
   num_epochs: int | None = None,
   continue_from_last_checkpoint: bool = False,
   *,
+  first_step: int,
   same_batches: bool = False,
-) -> Any:
+) -> 'TrainIterator':
   """Returns this process's rows of the batches; bind it as `get_dataset_fn`.
 
   Args:
@@ -31,6 +77,7 @@ def get_dataset(
     feature_converter_cls: of the model.
     num_epochs: None for no end.
     continue_from_last_checkpoint: must be False, as in `utils.get_dataset`.
+    first_step: the step at which the run began, in T5X's count.
     same_batches: whether the batches are those that one process would see.
 
   Returns:
@@ -40,7 +87,7 @@ def get_dataset(
     ValueError: if the batch cannot be split, or has no fixed order.
   """
   if not same_batches or num_shards == 1:
-    return utils.get_dataset(
+    dataset = utils.get_dataset(
       cfg,
       shard_id,
       num_shards,
@@ -48,6 +95,7 @@ def get_dataset(
       num_epochs,
       continue_from_last_checkpoint,
     )
+    return TrainIterator(dataset, first_step)
   if cfg.batch_size % num_shards:
     raise ValueError(
       f'BATCH_SIZE={cfg.batch_size} must be a multiple of the {num_shards} '
@@ -75,4 +123,4 @@ def get_dataset(
       batch,
     )
 
-  return whole.map(own)
+  return TrainIterator(whole.map(own), first_step)

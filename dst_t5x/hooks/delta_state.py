@@ -10,7 +10,8 @@ from typing import Any
 from flax import struct
 from t5x import train_state as train_state_lib  # type: ignore
 
-from dst_t5x.hooks.sparse import InferenceKeeper, TrainKeeper
+from dst_t5x.hooks.inference_keeper import InferenceKeeper
+from dst_t5x.hooks.train_keeper import TrainKeeper
 
 
 class SparseAxes:

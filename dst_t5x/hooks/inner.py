@@ -115,7 +115,7 @@ def named_axes(tree: Any) -> dict[str, Any]:
 
   Example:
     >>> named_axes({'a': {'w': jax.sharding.PartitionSpec('embed')}})
-    {'a/w': PartitionSpec('embed',)}
+    {'a/w': P('embed',)}
   """
   leaves, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_axes)
   return {

@@ -48,10 +48,13 @@ class SubsetMetrics(trainer.WeightMetricsComputer):
     plan = definition.plan(optimizer.target)
     states = optimizer.state.param_states
     values = subset_values(plan, states['selective'].metrics)
-    if definition.keep_first:
-      values['subset/overlap_first'] = overlap_first(
-        plan, states['first'], optimizer.target, states['selective'].seed
-      )
+    values |= moves(
+      plan,
+      named_leaves(old_train_state.params),
+      named_leaves(optimizer.target),
+      named_leaves(definition.seed_on_device(states['selective'].seed)),
+      states['first'] if definition.keep_first else None,
+    )
     metrics.update(
       {
         name: t5x_metrics.AveragePerStep.from_model_output(value)
@@ -78,7 +81,6 @@ def subset_values(
   values = {
     'subset/size': size,
     'subset/fraction': size / plan.total,
-    'subset/churn': measured.churn.astype(jnp.float32),
     'subset/passes': measured.passes.astype(jnp.float32),
   }
   for number, name in enumerate(plan.silos.names):
@@ -115,37 +117,58 @@ def modules(partition: silos.Silos) -> Mapping[str, list[int]]:
   return found
 
 
-def overlap_first(plan: Any, first: Any, target: Any, seed: Any) -> jax.Array:
-  """Returns how much of the first step's subset is in the present one.
+def moves(
+  plan: Any,
+  old: Mapping[str, jax.Array],
+  new: Mapping[str, jax.Array],
+  seed: Mapping[str, jax.Array],
+  first: Mapping[str, jax.Array] | None,
+) -> dict[str, jax.Array]:
+  """Returns churn and overlap, from one pass over the parameters.
 
-  |S₁ ∩ S_t| / |S₁|, with S the parameters that differ from the seed.
+  |S_t − S_{t−1}| and |S₁ ∩ S_t| / |S₁|, with S the parameters that differ from
+  the seed.
 
   Args:
     plan: of the run.
-    first: bool, by path.
-    target: the parameters.
+    old: parameters before the step, by path.
+    new: after it.
     seed: Θ⁰.
+    first: bool, S₁; None if it is not kept.
 
   Returns:
-    float32[], a fraction.
+    float32[] by name: a count and a fraction.
 
   Source: DST, equation 9, for two steps of one run.
   """
-  now, base = named_leaves(target), named_leaves(seed)
 
-  def both(mask: jax.Array, param: jax.Array, seed: jax.Array) -> jax.Array:
-    # 1 in the first subset alone, 2 in both.
-    inside = mask.astype(jnp.float32)
-    return inside + inside * (param != seed).astype(jnp.float32)
+  def code(
+    old: jax.Array, new: jax.Array, seed: jax.Array, *first: jax.Array
+  ) -> jax.Array:
+    # 1 for one that enters, 2 for S₁, 4 for S₁ and S_t, and their sums.
+    inside = new != seed
+    entered = (inside & (old == seed)).astype(jnp.float32)
+    if not first:
+      return entered
+    weight = jnp.where(inside, jnp.float32(4), jnp.float32(2))
+    return entered + jnp.where(first[0], weight, jnp.float32(0))
 
-  table = counting.ScoreTable(
-    both, {path: (mask, now[path], base[path]) for path, mask in first.items()}
+  operands = {
+    path: (old[path], new[path], seed[path])
+    + (() if first is None else (first[path],))
+    for path in new
+  }
+  bounds = jnp.arange(5, dtype=jnp.float32) + 0.5
+  counts = counting.count(
+    counting.ScoreTable(code, operands),
+    plan.silos,
+    jnp.broadcast_to(bounds, (len(plan.silos.names), bounds.size)),
+    layout=plan.layout,
   )
-  bounds = jnp.broadcast_to(jnp.float32([0.5, 1.5]), (len(plan.silos.names), 2))
-  counts = jnp.sum(
-    counting.count(table, plan.silos, bounds, layout=plan.layout).astype(
-      jnp.float32
-    ),
-    axis=0,
-  )
-  return counts[1] / jnp.maximum(counts[0], 1.0)
+  # How many codes are at least 1, 2, … 5; exactly n is a difference of two.
+  least = jnp.sum(counts.astype(jnp.float32), axis=0)
+  # Codes are 0, 1, 2, 4 and 5: 3 would enter without being inside.
+  values = {'subset/churn': least[0] - least[1] + least[4]}
+  if first is not None:
+    values['subset/overlap_first'] = least[3] / jnp.maximum(least[1], 1.0)
+  return values

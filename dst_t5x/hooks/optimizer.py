@@ -166,8 +166,11 @@ class Selective(optimizers.OptimizerDef):
       )
       return proposed, after.param_states
 
-    working = old._replace(seed=self._on_device(old.seed))
-    new_params, new = selective.step(plan, propose, grads, working, params)
+    working = old._replace(seed=self.seed_on_device(old.seed))
+    # Whoever wants the churn counts it together with the overlap: `metrics`.
+    new_params, new = selective.step(
+      plan, propose, grads, working, params, count_churn=False
+    )
     first = state.param_states['first']
     if self.keep_first:
       now, base = named_leaves(new_params), named_leaves(working.seed)
@@ -217,8 +220,15 @@ class Selective(optimizers.OptimizerDef):
     """Returns target and state from nested dicts."""
     return state_dicts.restore_optimizer(opt_target, opt_state, state_dict)
 
-  def _on_device(self, seed: Any) -> Any:
-    """Brings a seed that is kept in host memory to the devices for a step."""
+  def seed_on_device(self, seed: Any) -> Any:
+    """Brings a seed that is kept in the host's memory over, inside `jit`.
+
+    Args:
+      seed: Θ⁰, wherever it is kept.
+
+    Returns:
+      The same in the devices' memory.
+    """
     if self.seed_memory_kind is None:
       return seed
     return jax.device_put(seed, jax.memory.Space.Device)

@@ -31,11 +31,13 @@ from dst_t5x.hooks import (
   delta_state,
   inner,
   manifest,
+  saved_arrays,
   seed,
-  sparse,
   state_dicts,
 )
+from dst_t5x.hooks.inference_keeper import InferenceKeeper
 from dst_t5x.hooks.optimizer import Selective
+from dst_t5x.hooks.train_keeper import TrainKeeper
 from dst_t5x.paths import named_leaves
 
 _INNER_STATES = ('full', 'none')
@@ -108,6 +110,7 @@ class SeedInitializer(utils.TrainStateInitializer):
     self._init_fn = functools.partial(
       init_fn, input_shapes=input_shapes, input_types=input_types
     )
+    self._keep_seed_in(getattr(partitioner, 'seed_memory_kind', None))
     self._dense_axes = self.train_state_axes
     specs = _specs(self.train_state_axes.params)
     self._layout = Layout(partitioner.mesh, specs)
@@ -134,7 +137,7 @@ class SeedInitializer(utils.TrainStateInitializer):
     def begin(rng: Any, params: Any) -> Any:
       variables = flax.core.unfreeze(self._init_fn(rng=rng))
       like = variables['params']
-      variables['params'] = sparse.like(like, params)
+      variables['params'] = saved_arrays.like(like, params)
       state = train_state_lib.FlaxOptimTrainState.create(
         optimizer_def, flax.core.freeze(variables)
       )
@@ -212,11 +215,12 @@ class SeedInitializer(utils.TrainStateInitializer):
           'wrote it; start with an empty MODEL_DIR'
         )
       manifest.check_same(mine, old.manifest, saved)
-    self._keeper = sparse.TrainKeeper(
+    self._keeper = TrainKeeper(
       plan,
       mine,
       functools.partial(seed.load, source, self._shardings),
       self._fresh_inner,
+      optimizer_def,
     )
     self.global_train_state_shape = self._as_delta_state(shapes)
     self.train_state_axes = self._as_delta_state(self.train_state_axes)
@@ -241,7 +245,7 @@ class SeedInitializer(utils.TrainStateInitializer):
       )
     shapes = named_leaves(self.global_train_state_shape.params)
     seed.check(source, shapes)
-    self._keeper = sparse.InferenceKeeper(
+    self._keeper = InferenceKeeper(
       checkpoint.manifest,
       self._layout,
       functools.partial(seed.load, source, self._shardings),
@@ -250,6 +254,25 @@ class SeedInitializer(utils.TrainStateInitializer):
       self.global_train_state_shape
     )
     self.train_state_axes = self._as_delta_state(self.train_state_axes)
+
+  def _keep_seed_in(self, kind: str | None) -> None:
+    """Says in which memory the train step is to find and leave the seed."""
+    axes_of = self.train_state_axes
+    if kind is None or isinstance(axes_of, train_state_lib.InferenceState):
+      return
+    optimizer = axes_of._optimizer
+    states = optimizer.state.param_states
+    kept = states['selective']
+    mesh = self._partitioner.mesh
+    seed_axes = jax.tree.map(
+      lambda spec: NamedSharding(mesh, spec, memory_kind=kind), kept.seed
+    )
+    states = {**states, 'selective': kept._replace(seed=seed_axes)}
+    optimizer.optimizer_def.seed_memory_kind = kind
+    optimizer = optimizer.replace(
+      state=optimizer.state.replace(param_states=states)
+    )
+    self.train_state_axes = axes_of.replace(_optimizer=optimizer)
 
   def _as_delta_state(self, state: Any) -> Any:
     if self._keeper is None:

@@ -5,7 +5,7 @@ later, so nothing of the seed may ever come from `init_state`.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -16,6 +16,8 @@ from jax.experimental import multihost_utils
 from dst_t5x import fingerprints, paths, seeds
 from dst_t5x.seed_layouts import folders
 from dst_t5x.seed_layouts.source import Source
+
+LoadSeed = Callable[[], dict[str, jax.Array]]
 
 
 def open_source(path: Any, *, macro: str) -> Source:

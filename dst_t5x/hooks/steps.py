@@ -3,6 +3,25 @@
 from dst_t5x.hooks import seed
 
 
+def of_seed(seed_path: str) -> int:
+  """Returns the step at which a run begins, in T5X's count.
+
+  Args:
+    seed_path: of the seed.
+
+  Returns:
+    The seed's own step; 0 if it tells none.
+
+  Raises:
+    SeedError: if the seed cannot be read.
+
+  Example:
+    >>> of_seed('bundled')
+    0
+  """
+  return seed.open_source(seed_path, macro='INITIAL_CHECKPOINT_PATH').step or 0
+
+
 def after_seed(seed_path: str, steps: int) -> int:
   """Returns the step at which a run ends, in T5X's count.
 
@@ -19,5 +38,4 @@ def after_seed(seed_path: str, steps: int) -> int:
   """
   if not isinstance(steps, int) or steps < 1:
     raise ValueError(f'FINETUNE_STEPS={steps!r} must be a positive number')
-  source = seed.open_source(seed_path, macro='INITIAL_CHECKPOINT_PATH')
-  return (source.step or 0) + steps
+  return of_seed(seed_path) + steps

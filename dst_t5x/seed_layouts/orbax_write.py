@@ -46,8 +46,36 @@ def write(
   """
   del config
   flat = targets.leaves(params, path)
-  target, step = targets.checkpoint(path, step)
+  _, step = targets.checkpoint(path, step)
   state = {'target': paths.unflatten(flat), 'state': {'step': np.int32(step)}}
+  return write_state(path, step, state)
+
+
+def write_state(
+  path: str | os.PathLike[str], step: int, state: Mapping[str, Any]
+) -> str:
+  """Writes the arrays of a train state as T5X does, all of them or nothing.
+
+  Args:
+    path: `…/checkpoint_<step>`, or the folder to make that in.
+    step: of the checkpoint.
+    state: nested dict of arrays, with 'target' and 'state' as T5X has them.
+
+  Returns:
+    Path of the checkpoint.
+
+  Raises:
+    SeedError: if something is there already.
+    OSError: if it cannot be written.
+
+  Example:
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as d:
+    ...   where = write_state(d, 7, {'target': {'a': np.ones(2)}})
+    ...   os.path.basename(where), 'state' in os.listdir(where)
+    ('checkpoint_7', True)
+  """
+  target, step = targets.checkpoint(path, step)
   target.parent.mkdir(parents=True, exist_ok=True)
   with atomic.directory(target) as temporary:
     # Orbax makes the folder of the checkpoint itself, with a name of its own

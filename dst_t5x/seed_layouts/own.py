@@ -11,15 +11,17 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import jax
-import numpy as np
 
 from dst_t5x import fingerprints, paths, safetensors_file
-from dst_t5x.seed_layouts import reading, safetensors_parts, targets
+from dst_t5x.seed_layouts import (
+  own_file,
+  reading,
+  safetensors_parts,
+  targets,
+)
 from dst_t5x.seed_layouts.errors import SeedError
 
 LAYOUT = 'dst_t5x'
-FORMAT = 'dst_t5x.seed'
-VERSION = '1'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,12 +147,13 @@ def write(
 
   Example:
     >>> import tempfile
+    >>> import numpy as np
     >>> with tempfile.TemporaryDirectory() as d:
     ...   file = os.path.join(d, 'a.safetensors')
     ...   open_source(write({'scale': np.ones(2)}, file, step=7)).step
     7
   """
-  location = check_name(path)
+  location = own_file.check_name(path)
   if not overwrite:
     targets.local(path)
   try:
@@ -158,42 +161,17 @@ def write(
       name: fingerprints.digest(leaf, name)
       for name, leaf in paths.flatten(params).items()
     }
-    metadata = {
-      'format': FORMAT,
-      'version': VERSION,
-      'fingerprint': fingerprints.combine(digests),
-    }
-    if config is not None:
-      metadata['config'] = json.dumps(dict(config), allow_nan=False)
-    if step is not None:
-      metadata['step'] = str(step)
-    safetensors_file.write(path, _tensors(params), metadata)
+    metadata = own_file.describe(fingerprints.combine(digests), step, config)
+    flat = paths.flatten(params)
+    safetensors_file.write(
+      path,
+      own_file.tensors(flat, lambda name: _chunks(flat[name], name)),
+      metadata,
+    )
   except SeedError:
     raise
   except (TypeError, ValueError) as error:
     raise SeedError(f'{location}: cannot be written: {error}') from error
-  return location
-
-
-def check_name(path: str | os.PathLike[str]) -> str:
-  """Returns a file's name if it ends as one of ours has to.
-
-  Args:
-    path: the file.
-
-  Returns:
-    The name.
-
-  Raises:
-    SeedError: if it has another ending.
-
-  Example:
-    >>> check_name('seed.safetensors')
-    'seed.safetensors'
-  """
-  location = os.fspath(path)
-  if not location.endswith('.safetensors'):
-    raise SeedError(f'{location}: the name of a seed must end in .safetensors')
   return location
 
 
@@ -204,35 +182,16 @@ def _check_metadata(metadata: Mapping[str, str], location: str) -> None:
       f'{location} is a delta, not a seed: give the seed that it was made '
       'from, and apply the delta to it'
     )
-  if found != FORMAT:
+  if found != own_file.FORMAT:
     raise SeedError(
       f'{location} is a safetensors file of another format ({found!r})'
     )
   version = metadata.get('version')
-  if version != VERSION:
+  if version != own_file.VERSION:
     raise SeedError(
       f'{location} is a seed of version {version!r}; this release reads '
-      f'version {VERSION}'
+      f'version {own_file.VERSION}'
     )
-
-
-def _tensors(params: Mapping[str, Any]) -> list[safetensors_file.Tensor]:
-  tensors = []
-  for name, leaf in paths.flatten(params).items():
-    dtype, shape = np.dtype(leaf.dtype), tuple(leaf.shape)
-    tensors.append(
-      safetensors_file.Tensor(
-        name,
-        dtype.name,
-        shape,
-        dtype.itemsize * int(np.prod(shape, dtype=np.int64)),
-        _chunks(leaf, name),
-      )
-    )
-  # Wide dtypes first, so that every tensor is aligned in a memory map.
-  return sorted(
-    tensors, key=lambda t: (-fingerprints.DTYPES[t.dtype].itemsize, t.name)
-  )
 
 
 def _chunks(leaf: Any, name: str) -> Iterator[memoryview]:

@@ -10,6 +10,7 @@ from dst_t5x.seed_layouts import (
   orbax,
   orbax_write,
   own,
+  own_file,
   t5x_legacy,
   targets,
 )
@@ -62,7 +63,7 @@ def check_target(
   else:
     targets.local(path)
   if layout == own.LAYOUT:
-    own.check_name(path)
+    own_file.check_name(path)
 
 
 def write(

@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 
 from dst_t5x import silos
 from dst_t5x.counting import Layout
-from dst_t5x.hooks import packing
+from dst_t5x.hooks import packing, unpacking
 
 SHAPES = {
   'decoder/norm/scale': (8,),
@@ -102,7 +102,7 @@ def test_round_trip(mesh, fraction, dtype):
     assert silo.positions.shape == silo.values.shape == (k,)
     assert silo.counts.sum() == k
   result = jax.jit(
-    lambda packed, base: packing.unpack(partition, layout, packed, base)
+    lambda packed, base: unpacking.unpack(partition, layout, packed, base)
   )(packed, put(old, layout))
   for path, x in new.items():
     np.testing.assert_array_equal(np.asarray(result[path]), x, path)
@@ -149,7 +149,7 @@ def test_masks_alone():
   packed = pack(partition, budgets, layout, put(masks, layout))
   none = put({p: np.zeros(x.shape, bool) for p, x in old.items()}, layout)
   result = jax.jit(
-    lambda packed, base: packing.unpack(partition, layout, packed, base)
+    lambda packed, base: unpacking.unpack(partition, layout, packed, base)
   )(packed, none)
   for path, mask in masks.items():
     np.testing.assert_array_equal(np.asarray(result[path]), mask, path)

@@ -91,6 +91,12 @@ def run(
   return Run(code, log.read_text(errors='replace'))
 
 
+def free_port() -> int:
+  with socket.socket() as free:
+    free.bind(('127.0.0.1', 0))
+    return free.getsockname()[1]
+
+
 def run_processes(
   line: list[str],
   cwd: pathlib.Path,
@@ -100,9 +106,7 @@ def run_processes(
   limit: float = 1200,
 ) -> list[Run]:
   """The same main in several processes with real collectives."""
-  with socket.socket() as free:
-    free.bind(('127.0.0.1', 0))
-    port = free.getsockname()[1]
+  port = free_port()
   logs = [cwd / f'log_{time.monotonic_ns()}_{i}.txt' for i in range(processes)]
   started = [
     start(

@@ -1,37 +1,19 @@
 """TFDS directories with our own rows, made by TFDS itself."""
 
 import socket
-from typing import Any
 
 import pytest
-import tensorflow_datasets as tfds
 
 from dst_t5x.standalone import data
 from dst_t5x.standalone.quiet_tensorflow import seqio
 from dst_t5x.tasks import gsm8k, superglue, tfds_source, triviaqa  # noqa: F401
+from tests.task_data import gsm8k_row, prepare
 
 CB = [
   {'premise': f'A {i}.', 'hypothesis': f'B {i}.', 'label': i % 3, 'idx': i}
   for i in range(12)
 ]
-GSM8K = [
-  {
-    'question': f'What is {i} and 1?',
-    'answer': f'{i} + 1 = <<{i}+1={i + 1}>>{i + 1}\n#### {i + 1}',
-    'annotation': '',
-    'short_answer': str(i + 1),
-  }
-  for i in range(7003)
-]
-
-
-def prepare(name, folder, splits):
-  builder: Any = tfds.builder(name, data_dir=folder)
-  builder._split_generators = lambda *_, **__: {
-    split: iter([(str(i), row) for i, row in enumerate(rows)])
-    for split, rows in splits.items()
-  }
-  builder.download_and_prepare()
+GSM8K = [gsm8k_row(i) for i in range(7003)]
 
 
 @pytest.fixture(scope='module')
@@ -106,6 +88,15 @@ def test_a_missing_split_is_named():
   with pytest.raises(tfds_source.MissingDatasetError) as error:
     task.get_dataset(None, split='test')
   assert "no split 'test'; it has: train, validation" in str(error.value)
+
+
+def test_a_split_that_a_task_lacks_is_named():
+  # T5X infers on every task of a mixture, and asks for the files first.
+  source = seqio.TaskRegistry.get('super_glue_cb_v102').source
+  with pytest.raises(
+    tfds_source.MissingDatasetError, match="'dev'.*: train, validation, test"
+  ):
+    source.list_shards('dev')
 
 
 def test_an_unknown_split_is_named():

@@ -10,18 +10,7 @@ from sacrebleu import dataset as sacrebleu_sets
 
 from dst_t5x.standalone.quiet_tensorflow import seqio
 from dst_t5x.tasks import wmt22, wmt_data
-
-
-def sentences(name, field):
-  number = wmt_data.SETS[name].sentences
-  # Some real sentences hold U+0085, which ends no line.
-  return [f'{name} {field} {i}\x85' for i in range(number)]
-
-
-def put(cache, name, field, lines):
-  path = cache / name / f'{name.replace("/", "_")}.de-en.{field}'
-  path.parent.mkdir(parents=True, exist_ok=True)
-  path.write_bytes(''.join(f'{line}\n' for line in lines).encode())
+from tests.task_data import put, sentences, write_wmt
 
 
 @pytest.fixture
@@ -35,9 +24,7 @@ def no_download(monkeypatch):
 @pytest.fixture
 def cache(tmp_path, monkeypatch, no_download):
   """All sets, made up, in sacreBLEU's layout."""
-  for name, known in wmt_data.SETS.items():
-    for field in ('src', *known.references):
-      put(tmp_path, name, field, sentences(name, field))
+  write_wmt(tmp_path)
   monkeypatch.setenv('SACREBLEU', str(tmp_path))
   return tmp_path
 

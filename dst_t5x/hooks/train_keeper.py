@@ -1,4 +1,4 @@
-"""What a delta checkpoint holds, and the way there and back.
+"""From a train state to a delta checkpoint, and back.
 
 The layout is told in `dst_t5x.delta_checkpoint`. Everything in it is small and
 replicated, so a checkpoint fits every mesh; what is large is either in the
@@ -19,16 +19,14 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from dst_t5x import plans, selective
 from dst_t5x.counting import Layout
-from dst_t5x.delta_checkpoint import key
 from dst_t5x.hooks import manifest as manifest_lib
-from dst_t5x.hooks import packing, state_dicts
+from dst_t5x.hooks import packing, saved_arrays, state_dicts, unpacking
+from dst_t5x.hooks.optimizer import Selective
+from dst_t5x.hooks.seed import LoadSeed
 from dst_t5x.paths import named_leaves
-from dst_t5x.silos import Placement, Silos
 
 # Fields of the method's state that are small; the others are rebuilt.
 _SMALL = ('count', 'carry', 'nonfinite', 'key', 'metrics')
-
-LoadSeed = Callable[[], dict[str, jax.Array]]
 
 
 class TrainKeeper:
@@ -40,6 +38,7 @@ class TrainKeeper:
     load_seed: reads the seed, sharded.
     fresh_inner: makes the inner optimizer's first state; used where the
       checkpoint holds none.
+    optimizer_def: of the run; knows in which memory the seed is kept.
   """
 
   def __init__(
@@ -48,6 +47,7 @@ class TrainKeeper:
     manifest: Mapping[str, Any],
     load_seed: LoadSeed,
     fresh_inner: Callable[[Any], Any],
+    optimizer_def: Selective,
   ):
     assert plan.layout is not None
     self.plan = plan
@@ -56,6 +56,7 @@ class TrainKeeper:
     self.manifest = manifest
     self.load_seed = load_seed
     self._fresh_inner = fresh_inner
+    self._optimizer_def = optimizer_def
     self._full = manifest['inner_state'] == 'full'
     replicated = NamedSharding(self.layout.mesh, PartitionSpec())
     self._extract = jax.jit(self._extracted, out_shardings=replicated)
@@ -86,9 +87,9 @@ class TrainKeeper:
     saved: dict[str, Any] = {
       'step': step,
       'manifest': manifest,
-      **_packed_dict(self.silos, '', delta),
-      **_packed_dict(self.silos, 'held_', held),
-      **_packed_dict(self.silos, 'first_', opening),
+      **saved_arrays.to_arrays(self.silos, delta),
+      **saved_arrays.to_arrays(self.silos, held, 'held_'),
+      **saved_arrays.to_arrays(self.silos, opening, 'first_'),
     }
     for name in _SMALL:
       saved[name] = _nested(getattr(kept, name))
@@ -120,12 +121,12 @@ class TrainKeeper:
     saved = state_dict['state']
     _, _, shapes, first_shapes = _parts(state)
     seed = self.load_seed()
-    delta = _packed_from(self, '', state_dict)
+    delta = self._packed(state_dict)
     _check_dtypes(delta, seed, self.plan)
-    held = _packed_from(self, 'held_', state_dict) if shapes.masks else ()
-    first = _packed_from(self, 'first_', state_dict) if first_shapes else ()
+    held = self._packed(state_dict, 'held_') if shapes.masks else ()
+    first = self._packed(state_dict, 'first_') if first_shapes else ()
     target, masks, opening = self._merge(seed, delta, held, first)
-    params = like(state.params, target)
+    params = saved_arrays.like(state.params, target)
     small = {
       name: state_dicts.restored(
         getattr(shapes, name),
@@ -145,7 +146,10 @@ class TrainKeeper:
       )
       inner = self._fresh_inner(params)
     kept = shapes._replace(
-      seed=like(state.params, seed), masks=masks, inner=inner, **small
+      seed=saved_arrays.like(state.params, self._stowed(seed)),
+      masks=masks,
+      inner=inner,
+      **small,
     )
     logging.info(
       'Resuming DST after %d of its own steps.', int(np.asarray(kept.count))
@@ -163,7 +167,8 @@ class TrainKeeper:
 
   def _extracted(self, target: Any, kept: Any, first: Any) -> Any:
     plan, layout = self.plan, self.layout
-    now, seed = named_leaves(target), named_leaves(kept.seed)
+    now = named_leaves(target)
+    seed = named_leaves(self._optimizer_def.seed_on_device(kept.seed))
     changed = {path: _differ(now[path], seed[path]) for path in now}
     pack = functools.partial(packing.pack, plan.silos, plan.budgets, layout)
     return (
@@ -171,6 +176,15 @@ class TrainKeeper:
       pack(kept.masks) if kept.masks else (),
       pack(first) if first else (),
     )
+
+  def _stowed(self, seed: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    kind = self._optimizer_def.seed_memory_kind
+    if kind is None:
+      return seed
+    return {
+      path: jax.device_put(x, x.sharding.with_memory_kind(kind))
+      for path, x in seed.items()
+    }
 
   def _merge(self, seed: Any, delta: Any, held: Any, first: Any) -> Any:
     shardings = {p: x.sharding for p, x in seed.items()}
@@ -184,7 +198,7 @@ class TrainKeeper:
       ),
     )
     def merge(seed: Any, delta: Any, held: Any, first: Any) -> Any:
-      unpack = functools.partial(packing.unpack, self.plan.silos, self.layout)
+      unpack = functools.partial(unpacking.unpack, self.plan.silos, self.layout)
       none = {p: jnp.zeros(x.shape, jnp.bool_) for p, x in seed.items()}
       return (
         unpack(delta, seed),
@@ -193,6 +207,11 @@ class TrainKeeper:
       )
 
     return merge(seed, delta, held, first)
+
+  def _packed(self, state_dict: Any, prefix: str = '') -> Any:
+    return saved_arrays.from_arrays(
+      self.silos, self.budgets, state_dict, prefix
+    )
 
   def _check(self, packed: Any) -> None:
     for each in packed:
@@ -206,89 +225,6 @@ class TrainKeeper:
             f'its budget is {k}: something other than the method changed the '
             'parameters. Nothing was saved'
           )
-
-
-class InferenceKeeper:
-  """Turns a delta checkpoint and the seed into parameters.
-
-  Args:
-    manifest: of the checkpoint.
-    layout: of the parameters.
-    load_seed: reads the seed, sharded.
-  """
-
-  def __init__(
-    self, manifest: Mapping[str, Any], layout: Layout, load_seed: LoadSeed
-  ):
-    self.manifest = manifest
-    self.layout = layout
-    self.load_seed = load_seed
-    self.silos, self.budgets = silos_of(manifest)
-
-  def state_dict(self, state: Any) -> dict[str, Any]:
-    """Returns the shapes of what is read from a checkpoint."""
-    dtypes = {p: x.dtype for p, x in named_leaves(state.params).items()}
-    packed = packing.shapes(self.silos, self.budgets, dtypes, values=True)
-    saved = _packed_dict(self.silos, '', packed)
-    values = saved.pop('values')
-    return {'target': values, 'state': {'step': state.step, **saved}}
-
-  def axes(self, state: Any) -> Any:
-    """Returns the axes of `state_dict`."""
-    return jax.tree.map(lambda _: PartitionSpec(), self.state_dict(state))
-
-  def restore(self, state: Any, state_dict: Any) -> Any:
-    """Returns the state with the seed's parameters and the delta in them."""
-    seed = self.load_seed()
-    delta = _packed_from(self, '', state_dict)
-    # A host that restores another dtype gets the seed rounded like the values.
-    wanted = next((p.values.dtype for p in delta if p.values.size), None)
-
-    @functools.partial(
-      jax.jit, out_shardings={p: x.sharding for p, x in seed.items()}
-    )
-    def merge(seed: Any, delta: Any) -> Any:
-      if wanted is not None:
-        seed = {p: x.astype(wanted) for p, x in seed.items()}
-      return packing.unpack(self.silos, self.layout, delta, seed)
-
-    return state.replace(
-      params=like(state.params, merge(seed, delta)),
-      step=state_dict['state']['step'],
-    )
-
-
-def silos_of(manifest: Mapping[str, Any]) -> tuple[Silos, tuple[int, ...]]:
-  """Returns the silos that a manifest tells of, and their budgets.
-
-  Args:
-    manifest: of a checkpoint.
-
-  Returns:
-    The silos, and k of each (count).
-  """
-  ids: dict[str, list[int]] = {path: [] for path in manifest['parameters']}
-  axes: dict[str, int | None] = {}
-  for number, (_, _, inside) in enumerate(manifest['silos']):
-    for path, index, axis in inside:
-      assert index is None or index == len(ids[path])
-      ids[path].append(number)
-      axes[path] = axis
-  shapes = {p: tuple(s) for p, (_, s) in manifest['parameters'].items()}
-  sizes = [0] * len(manifest['silos'])
-  for path, numbers in ids.items():
-    for number in numbers:
-      sizes[number] += int(np.prod(shapes[path], dtype=np.int64)) // len(
-        numbers
-      )
-  return (
-    Silos(
-      tuple(name for name, _, _ in manifest['silos']),
-      tuple(sizes),
-      {p: Placement(tuple(n), axes[p]) for p, n in ids.items()},
-    ),
-    tuple(k for _, k, _ in manifest['silos']),
-  )
 
 
 def train_axes(state: Any) -> Any:
@@ -323,41 +259,6 @@ def _differ(a: jax.Array, b: jax.Array) -> jax.Array:
   return as_bits(a) != as_bits(b)
 
 
-def _packed_dict(silos: Silos, prefix: str, packed: Any) -> dict[str, Any]:
-  """Returns the arrays of all silos with a budget, by kind and silo."""
-  arrays: dict[str, dict[str, Any]] = {}
-  for name, silo in zip(silos.names if packed else (), packed, strict=True):
-    if not silo.positions.shape[0]:
-      continue
-    for kind in ('positions', 'values', 'counts'):
-      leaf = getattr(silo, kind)
-      if not isinstance(leaf, tuple):
-        arrays.setdefault(prefix + kind, {})[key(name)] = leaf
-  return arrays
-
-
-def _packed_from(keeper: Any, prefix: str, state_dict: Any) -> Any:
-  silos, budgets = keeper.silos, keeper.budgets
-  saved = state_dict['state']
-  entries = packing.entries(silos)
-  packed = []
-  for name, k, inside in zip(silos.names, budgets, entries, strict=True):
-    if not k:
-      nothing = jnp.zeros(0, jnp.int32)
-      packed.append(
-        packing.Packed(nothing, (), jnp.zeros(len(inside), jnp.int32))
-      )
-      continue
-    packed.append(
-      packing.Packed(
-        saved[prefix + 'positions'][key(name)],
-        () if prefix else state_dict['target'][key(name)],
-        saved[prefix + 'counts'][key(name)],
-      )
-    )
-  return tuple(packed)
-
-
 def _check_dtypes(delta: Any, seed: Any, plan: Any) -> None:
   for name, inside, silo in zip(
     plan.silos.names, packing.entries(plan.silos), delta, strict=True
@@ -380,10 +281,3 @@ def _nested(tree: Any) -> Any:
 
 def _unflat(flat: Mapping[str, Any]) -> Any:
   return traverse_util.unflatten_dict(dict(flat), sep='/')
-
-
-def like(tree: Any, named: Mapping[str, Any]) -> Any:
-  """Returns a tree of the same structure with leaves by path."""
-  return jax.tree.unflatten(
-    jax.tree.structure(tree), [named[path] for path in named_leaves(tree)]
-  )

@@ -1,0 +1,65 @@
+"""From a delta checkpoint and its seed to the parameters to infer with."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from jax.sharding import PartitionSpec
+
+from dst_t5x.counting import Layout
+from dst_t5x.hooks import packing, saved_arrays, unpacking
+from dst_t5x.hooks.seed import LoadSeed
+from dst_t5x.paths import named_leaves
+
+
+class InferenceKeeper:
+  """Turns a delta checkpoint and the seed into parameters.
+
+  Args:
+    manifest: of the checkpoint.
+    layout: of the parameters.
+    load_seed: reads the seed, sharded.
+  """
+
+  def __init__(
+    self, manifest: Mapping[str, Any], layout: Layout, load_seed: LoadSeed
+  ):
+    self.manifest = manifest
+    self.layout = layout
+    self.load_seed = load_seed
+    self.silos, self.budgets = saved_arrays.silos_of(manifest)
+
+  def state_dict(self, state: Any) -> dict[str, Any]:
+    """Returns the shapes of what is read from a checkpoint."""
+    dtypes = {p: x.dtype for p, x in named_leaves(state.params).items()}
+    packed = packing.shapes(self.silos, self.budgets, dtypes, values=True)
+    saved = saved_arrays.to_arrays(self.silos, packed)
+    values = saved.pop('values')
+    return {'target': values, 'state': {'step': state.step, **saved}}
+
+  def axes(self, state: Any) -> Any:
+    """Returns the axes of `state_dict`."""
+    return jax.tree.map(lambda _: PartitionSpec(), self.state_dict(state))
+
+  def restore(self, state: Any, state_dict: Any) -> Any:
+    """Returns the state with the seed's parameters and the delta in them."""
+    seed = self.load_seed()
+    delta = saved_arrays.from_arrays(self.silos, self.budgets, state_dict)
+    # A host that restores another dtype gets the seed rounded like the values.
+    wanted = next(
+      (p.values.dtype for p in delta if not isinstance(p.values, tuple)), None
+    )
+
+    @functools.partial(
+      jax.jit, out_shardings={p: x.sharding for p, x in seed.items()}
+    )
+    def merge(seed: Any, delta: Any) -> Any:
+      if wanted is not None:
+        seed = {p: x.astype(wanted) for p, x in seed.items()}
+      return unpacking.unpack(self.silos, self.layout, delta, seed)
+
+    return state.replace(
+      params=saved_arrays.like(state.params, merge(seed, delta)),
+      step=state_dict['state']['step'],
+    )
