@@ -121,7 +121,7 @@ def pack(
       for k, inside in zip(budgets, silo_entries, strict=True)
     ]
     counts, starts = _places(
-      layout.mesh, jnp.stack([f.count for each in finds for f in each])
+      layout.mesh, jnp.stack([f.found for each in finds for f in each])
     )
     buffers = []
     first = 0
@@ -154,12 +154,12 @@ class _Found(NamedTuple):
   Attributes:
     positions: int32[at most k], in the whole entry.
     bits: of the values there; () if only positions are kept.
-    count: int32[], how many of them there are; more than fit if k is exceeded.
+    found: int32[], how many of them there are; more than fit if k is exceeded.
   """
 
   positions: Array
   bits: Any
-  count: Array
+  found: Array
 
 
 def _places(mesh: Mesh, mine: Array) -> tuple[Array, Array]:
@@ -186,7 +186,7 @@ def _placed(
   bits: Any = ()
   for number, found in enumerate(finds):
     place = jnp.arange(found.positions.shape[0], dtype=jnp.int32)
-    place = jnp.where(place < found.count, starts[number] + place, k)
+    place = jnp.where(place < found.found, starts[number] + place, k)
     positions = positions.at[place].set(found.positions, mode='drop')
     if not isinstance(found.bits, tuple):
       bits = jnp.zeros(k, found.bits.dtype) if isinstance(bits, tuple) else bits

@@ -13,11 +13,11 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
+from flax.core import freeze, unfreeze
 from flax.linen import partitioning as flax_partitioning
 from jax.sharding import NamedSharding, PartitionSpec
 from t5x import train_state as train_state_lib  # type: ignore
@@ -118,7 +118,7 @@ class SeedInitializer(utils.TrainStateInitializer):
       path: NamedSharding(partitioner.mesh, spec)
       for path, spec in specs.items()
     }
-    if found is not None:
+    if found is not None and optimizer_def is not None:
       self._prepare_training(
         found, optimizer_def, model_dir, inner_state, restore_dataset
       )
@@ -135,11 +135,11 @@ class SeedInitializer(utils.TrainStateInitializer):
     optimizer_def = self._optimizer_def
 
     def begin(rng: Any, params: Any) -> Any:
-      variables = flax.core.unfreeze(self._init_fn(rng=rng))
+      variables = unfreeze(self._init_fn(rng=rng))
       like = variables['params']
       variables['params'] = saved_arrays.like(like, params)
       state = train_state_lib.FlaxOptimTrainState.create(
-        optimizer_def, flax.core.freeze(variables)
+        optimizer_def, freeze(variables)
       )
       optimizer = state._optimizer
       return state.replace(
@@ -299,7 +299,7 @@ class SeedInitializer(utils.TrainStateInitializer):
     init_fn: Any, input_shapes: Any, input_types: Any, partitioner: Any
   ) -> None:
     variables = jax.eval_shape(
-      lambda rng: flax.core.freeze(
+      lambda rng: freeze(
         init_fn(rng=rng, input_shapes=input_shapes, input_types=input_types)
       ),
       jax.random.PRNGKey(0),

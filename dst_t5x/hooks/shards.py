@@ -31,7 +31,7 @@ class Entry(NamedTuple):
 
 def slice_of(x: Array, entry: Entry) -> Array:
   """Returns an entry of a shard of a tensor."""
-  if entry.axis is None:
+  if entry.axis is None or entry.layer is None:
     return x
   return jax.lax.index_in_dim(x, entry.layer, entry.axis, keepdims=False)
 

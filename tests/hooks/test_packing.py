@@ -4,6 +4,7 @@ The subset is drawn in NumPy, and NumPy says what must come out.
 """
 
 import re
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -63,7 +64,7 @@ def drawn(seed, fraction, dtype=np.float32):
     for entry in inside:
       index = np.arange(masks[entry.path].size).reshape(SHAPES[entry.path])
       if entry.axis is not None:
-        index = np.take(index, entry.layer, entry.axis)
+        index = layer_of(index, entry)
       places += [(entry.path, flat) for flat in index.reshape(-1)]
     for at in rng.permutation(len(places))[:k]:
       path, flat = places[at]
@@ -73,6 +74,10 @@ def drawn(seed, fraction, dtype=np.float32):
     for p, x in old.items()
   }
   return partition, budgets, old, new, masks
+
+
+def layer_of(x, entry) -> Any:
+  return np.take(x, entry.layer, entry.axis)
 
 
 def pack(partition, budgets, layout, masks, params=None):
@@ -134,8 +139,8 @@ def test_positions_are_flat_within_their_entry():
     for entry, count in zip(inside, silo.counts, strict=True):
       mask, values = masks[entry.path], new[entry.path]
       if entry.axis is not None:
-        mask = np.take(mask, entry.layer, entry.axis)
-        values = np.take(values, entry.layer, entry.axis)
+        mask = layer_of(mask, entry)
+        values = layer_of(values, entry)
       at = np.flatnonzero(mask)
       own = slice(start, start + int(count))
       np.testing.assert_array_equal(silo.positions[own], at)
@@ -184,6 +189,7 @@ def test_two_collectives_in_all():
     .compile()
     .as_text()
   )
+  assert text is not None
   found = re.findall(r' (all-reduce|all-gather|all-to-all)\(', text)
   # On the CPU, positions and values are reduced one after the other.
   assert sorted(found) in (

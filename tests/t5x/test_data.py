@@ -1,6 +1,7 @@
 """The input of a run: same batches for any number of readers, and resumes."""
 
 import functools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ CONFIG = utils.DatasetConfig(
 CONVERTER = functools.partial(seqio.EncDecFeatureConverter)
 
 
-def reader(shard, shards, *, same=True, first_step=1000):
+def reader(shard, shards, *, same=True, first_step=1000) -> Any:
   return data.get_dataset(
     CONFIG, shard, shards, CONVERTER, first_step=first_step, same_batches=same
   )

@@ -3,7 +3,6 @@
 import functools
 from typing import Any
 
-import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +10,7 @@ import optax
 import pytest
 import seqio
 from flax import traverse_util
+from flax.core import unfreeze
 from jax.sharding import PartitionSpec as P
 from t5x import adafactor, models, optimizers, trainer, utils  # type: ignore
 from t5x.examples.t5 import network  # type: ignore
@@ -147,7 +147,7 @@ def test_own_steps_not_those_of_the_pretraining():
       optimizer = STEP(optimizer, drawn(number), 0.05)
     results.append(optimizer.target)
     assert int(optimizer.state.step) == start + 3
-  checks.same_bits(flax.core.unfreeze(results[0]), results[1])
+  checks.same_bits(unfreeze(results[0]), results[1])
 
 
 def test_both_hosts_take_the_same_steps():

@@ -10,7 +10,13 @@ import ml_dtypes
 import numpy as np
 import pytest
 import seqio
-from t5x import adafactor, checkpoints, models, partitioning, utils
+from t5x import (
+  adafactor,  # type: ignore
+  checkpoints,  # type: ignore
+  models,  # type: ignore
+  partitioning,  # type: ignore
+  utils,  # type: ignore
+)
 from t5x.examples.t5 import network as t5x_network
 
 from dst_t5x import fingerprints, paths, seeds
@@ -230,7 +236,7 @@ def test_t5x_reads_our_legacy_checkpoint_without_a_model(tmp_path):
 
 
 def test_t5xs_interactive_model_takes_our_legacy_checkpoint(tmp_path):
-  from t5x import interactive_model
+  from t5x import interactive_model  # type: ignore
 
   params = random_params(UNTIED)
   where = writing.write('t5x', params, tmp_path / 'run' / 'checkpoint_7')
