@@ -56,7 +56,13 @@ def export(
   SOURCE is MODEL_DIR/checkpoint_N of a T5X run, or a delta file; for a file the
   seed is needed only if values are differences from it.
   """
-  from dst_t5x import delta_checkpoint, delta_export, delta_file, delta_plain
+  from dst_t5x import (
+    delta_checkpoint,
+    delta_checkpoint_sizes,
+    delta_export,
+    delta_file,
+    delta_plain,
+  )
 
   delta_files.check_out(out, overwrite=overwrite)
   if differences and layout != 'dst_t5x':
@@ -69,7 +75,7 @@ def export(
     opened = delta_checkpoint.must_open(source)
     adapted = delta_export.adapted(opened, seed)
     found, params = adapted.delta, adapted.seed
-    sizes = delta_checkpoint.sizes(opened)._asdict()
+    sizes = delta_checkpoint_sizes.sizes(opened)._asdict()
   elif seed is not None:
     adapted = delta_export.load(source, seed)
     found, params = adapted.delta, adapted.seed

@@ -10,15 +10,12 @@ for a checkpoint in MODEL_DIR alone, and asks this class for everything else.
 
 import dataclasses
 import functools
-from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from absl import logging
 from flax.core import freeze, unfreeze
-from flax.linen import partitioning as flax_partitioning
 from jax.sharding import NamedSharding, PartitionSpec
 from t5x import train_state as train_state_lib  # type: ignore
 from t5x import utils  # type: ignore
@@ -26,14 +23,13 @@ from t5x import utils  # type: ignore
 from dst_t5x import delta_checkpoint
 from dst_t5x.counting import Layout
 from dst_t5x.hooks import (
-  axes,
+  before_run,
   dataset_state,
   delta_state,
   inner,
   manifest,
   saved_arrays,
   seed,
-  state_dicts,
 )
 from dst_t5x.hooks.inference_keeper import InferenceKeeper
 from dst_t5x.hooks.optimizer import Selective
@@ -89,16 +85,16 @@ class SeedInitializer(utils.TrainStateInitializer):
       raise ValueError(
         f'inner_state={inner_state!r} must be one of {_INNER_STATES}'
       )
-    self._check_rules(init_fn, input_shapes, input_types, partitioner)
+    before_run.rules(init_fn, input_shapes, input_types, partitioner)
     found, checkpoint = None, None
     if optimizer_def is None:
-      checkpoint = _to_infer_from(checkpoint_path)
+      checkpoint = before_run.checkpoint_to_infer_from(checkpoint_path)
     else:
-      _check_optimizer(optimizer_def)
+      before_run.optimizer(optimizer_def)
       found = seed.open_source(seed_path, macro='INITIAL_CHECKPOINT_PATH')
       first = found.step or 0
       if total_steps is not None:
-        _check_steps(total_steps, first)
+        before_run.steps(total_steps, first)
         optimizer_def.set_total_steps(total_steps - first)
     super().__init__(
       optimizer_def=optimizer_def,
@@ -224,7 +220,7 @@ class SeedInitializer(utils.TrainStateInitializer):
     )
     self.global_train_state_shape = self._as_delta_state(shapes)
     self.train_state_axes = self._as_delta_state(self.train_state_axes)
-    _log_plan(plan, mine, self.global_train_state_shape.state_dict())
+    before_run.log_plan(plan, mine, self.global_train_state_shape.state_dict())
 
   def _prepare_inference(
     self, checkpoint: delta_checkpoint.DeltaCheckpoint, seed_path: str | None
@@ -294,59 +290,10 @@ class SeedInitializer(utils.TrainStateInitializer):
       out_axis_resources=dense,
     )(params)
 
-  @staticmethod
-  def _check_rules(
-    init_fn: Any, input_shapes: Any, input_types: Any, partitioner: Any
-  ) -> None:
-    variables = jax.eval_shape(
-      lambda rng: freeze(
-        init_fn(rng=rng, input_shapes=input_shapes, input_types=input_types)
-      ),
-      jax.random.PRNGKey(0),
-    )
-    if 'params_axes' not in variables:
-      raise ValueError(
-        'the model emits no logical axes (params_axes), so that nothing says '
-        'where its parameters lie; use a network written for T5X'
-      )
-    logical = flax_partitioning.get_axis_names(variables['params_axes'])
-    axes.check_rules(
-      inner.named_axes(logical),
-      getattr(partitioner, 'logical_axis_rules', None),
-      partitioner=type(partitioner).__name__,
-    )
-
   _keeper: Any = None
   _source: Any = None
   _optimizer_def: Any = None
   _fingerprint: str | None = None
-
-
-def _check_optimizer(optimizer_def: Any) -> None:
-  if not isinstance(optimizer_def, Selective):
-    raise ValueError(
-      f'the optimizer is {type(optimizer_def).__name__}; SeedInitializer needs '
-      'dst_t5x.hooks.optimizer.Selective around it, as hosts/t5x.gin binds it'
-    )
-
-
-def _check_steps(total_steps: int, first: int) -> None:
-  if total_steps < first:
-    raise ValueError(
-      f"TRAIN_STEPS={total_steps} counts the seed's own steps, and the seed is "
-      f'at step {first}: give more than {first}, or leave TRAIN_STEPS alone '
-      'and set FINETUNE_STEPS'
-    )
-
-
-def _to_infer_from(
-  checkpoint_path: Any,
-) -> delta_checkpoint.DeltaCheckpoint | None:
-  """Returns the delta checkpoint to infer from; None if it is a whole one."""
-  if not isinstance(checkpoint_path, str):
-    return None
-  newest = delta_checkpoint.latest(checkpoint_path)
-  return delta_checkpoint.open_checkpoint(newest) if newest else None
 
 
 def _specs(mesh_axes: Any) -> dict[str, PartitionSpec]:
@@ -354,22 +301,3 @@ def _specs(mesh_axes: Any) -> dict[str, PartitionSpec]:
     path: PartitionSpec() if spec is None else spec
     for path, spec in inner.named_axes(mesh_axes).items()
   }
-
-
-def _log_plan(plan: Any, mine: Mapping[str, Any], shapes: Any) -> None:
-  sizes = {'delta': 0, 'inner': 0, 'other': 0}
-  for path, leaf in state_dicts.flat(shapes).items():
-    group = delta_checkpoint.group_of(path)
-    sizes[group] += int(np.prod(leaf.shape)) * np.dtype(leaf.dtype).itemsize
-  logging.info(
-    'Method %s: %d of %d parameters in %d silos. A checkpoint will hold %d '
-    'bytes of delta, %d of inner optimizer state and %d of counters and '
-    'manifest, before compression; dataset state comes on top.',
-    mine['method']['name'],
-    plan.budget,
-    plan.total,
-    len(plan.silos.names),
-    sizes['delta'],
-    sizes['inner'],
-    sizes['other'],
-  )

@@ -116,6 +116,11 @@ def open_source(location: str) -> OrbaxSource:
   if found is None:
     raise SeedError(f'{location} is no Orbax checkpoint: it lacks _METADATA')
   tree = _metadata(found, location)
+  if 'manifest' in (tree.get('state') or ()):
+    raise SeedError(
+      f'{location} is a delta checkpoint, not a seed: give the seed that it '
+      'was trained from, or write the whole model with dst-t5x delta merge'
+    )
   prefix, step_at = (), ('step',)
   for name, step_path in _PREFIXES:
     if isinstance(tree.get(name), Mapping):

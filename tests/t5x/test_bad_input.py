@@ -134,6 +134,12 @@ def test_settings(tune, refuses, tmp_path, macros, words):
   refuses(tune(tmp_path / 'run', **macros), *words)
 
 
+def test_a_delta_is_no_seed(tune, begun, refuses, tmp_path):
+  path = str(begun / 'checkpoint_1001')
+  line = tune(tmp_path / 'run', INITIAL_CHECKPOINT_PATH=path)
+  refuses(line, path, 'is a delta checkpoint', 'delta merge')
+
+
 def test_too_few_devices(tune, refuses, tmp_path):
   line = tune(tmp_path / 'run', NUM_PARTITIONS=3)
   refuses(line, 'num_partitions=3', 'there are 8')
@@ -162,6 +168,18 @@ def test_infer_with_another_seed(begun, tmp_path):
     INITIAL_CHECKPOINT_PATH=_other_seed(tmp_path),
   )
   refused(line, tmp_path, 'was trained from the seed', 'its own seed')
+
+
+def test_infer_without_a_checkpoint(tmp_path):
+  line = runs.command(
+    'infer',
+    runs.MODEL,
+    runs.TASK,
+    'runs/infer_t5x.gin',
+    CHECKPOINT_PATH=str(tmp_path / 'checkpoint_7'),
+    INFER_OUTPUT_DIR=str(tmp_path / 'out'),
+  )
+  refused(line, tmp_path, 'checkpoint_7', 'there is no such checkpoint')
 
 
 def _other_seed(tmp_path):

@@ -1,0 +1,92 @@
+"""What is looked at before a run begins, and said of it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from etils import epath
+from flax.core import freeze
+from flax.linen import partitioning as flax_partitioning
+
+from dst_t5x import delta_checkpoint, delta_checkpoint_sizes
+from dst_t5x.hooks import axes, inner, state_dicts
+from dst_t5x.hooks.optimizer import Selective
+
+
+def rules(
+  init_fn: Any, input_shapes: Any, input_types: Any, partitioner: Any
+) -> None:
+  """Raises unless the partitioner has a rule for every axis of the model."""
+  variables = jax.eval_shape(
+    lambda rng: freeze(
+      init_fn(rng=rng, input_shapes=input_shapes, input_types=input_types)
+    ),
+    jax.random.PRNGKey(0),
+  )
+  if 'params_axes' not in variables:
+    raise ValueError(
+      'the model emits no logical axes (params_axes), so that nothing says '
+      'where its parameters lie; use a network written for T5X'
+    )
+  logical = flax_partitioning.get_axis_names(variables['params_axes'])
+  axes.check_rules(
+    inner.named_axes(logical),
+    getattr(partitioner, 'logical_axis_rules', None),
+    partitioner=type(partitioner).__name__,
+  )
+
+
+def optimizer(optimizer_def: Any) -> None:
+  """Raises unless the optimizer is ours around another."""
+  if not isinstance(optimizer_def, Selective):
+    raise ValueError(
+      f'the optimizer is {type(optimizer_def).__name__}; SeedInitializer needs '
+      'dst_t5x.hooks.optimizer.Selective around it, as hosts/t5x.gin binds it'
+    )
+
+
+def steps(total_steps: int, first: int) -> None:
+  """Raises if a run would end before it begins."""
+  if total_steps < first:
+    raise ValueError(
+      f"TRAIN_STEPS={total_steps} counts the seed's own steps, and the seed is "
+      f'at step {first}: give more than {first}, or leave TRAIN_STEPS alone '
+      'and set FINETUNE_STEPS'
+    )
+
+
+def checkpoint_to_infer_from(
+  checkpoint_path: Any,
+) -> delta_checkpoint.DeltaCheckpoint | None:
+  """Returns the delta checkpoint to infer from; None if it is a whole one."""
+  if not isinstance(checkpoint_path, str):
+    return None
+  if not epath.Path(checkpoint_path).is_dir():
+    raise ValueError(
+      f'CHECKPOINT_PATH={checkpoint_path!r}: there is no such checkpoint; '
+      'give MODEL_DIR/checkpoint_N'
+    )
+  newest = delta_checkpoint.latest(checkpoint_path)
+  return delta_checkpoint.open_checkpoint(newest) if newest else None
+
+
+def log_plan(plan: Any, mine: Mapping[str, Any], shapes: Any) -> None:
+  """Logs what a run may change, and how large its checkpoints will be."""
+  sizes = {'delta': 0, 'inner': 0, 'other': 0}
+  for path, leaf in state_dicts.flat(shapes).items():
+    group = delta_checkpoint_sizes.group_of(path)
+    sizes[group] += int(np.prod(leaf.shape)) * np.dtype(leaf.dtype).itemsize
+  logging.info(
+    'Method %s: %d of %d parameters in %d silos. A checkpoint will hold %d '
+    'bytes of delta, %d of inner optimizer state and %d of counters and '
+    'manifest, before compression; dataset state comes on top.',
+    mine['method']['name'],
+    plan.budget,
+    plan.total,
+    len(plan.silos.names),
+    sizes['delta'],
+    sizes['inner'],
+    sizes['other'],
+  )
