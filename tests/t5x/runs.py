@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 import orbax.checkpoint as ocp
+import tensorflow as tf
+from tensorboard.backend.event_processing import event_accumulator
 
 from dst_t5x import gin_path
 
@@ -209,3 +211,18 @@ def predictions(folder: pathlib.Path) -> list[Any]:
   return [
     json.loads(line)['prediction'] for line in file.read_text().splitlines()
   ]
+
+
+def scalars(folder: pathlib.Path) -> dict[str, dict[int, float]]:
+  """Every scalar in TensorBoard's files, by name and step."""
+  reader = event_accumulator.EventAccumulator(
+    str(folder), size_guidance={event_accumulator.TENSORS: 0}
+  )
+  reader.Reload()
+  found: dict[str, dict[int, float]] = {}
+  for tag in reader.Tags()['tensors']:
+    for event in reader.Tensors(tag):
+      value = tf.make_ndarray(event.tensor_proto)
+      if value.dtype == np.float32 and not value.shape:
+        found.setdefault(tag, {})[event.step] = float(value)
+  return found

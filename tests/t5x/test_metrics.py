@@ -2,27 +2,10 @@
 
 import numpy as np
 import pytest
-import tensorflow as tf
-from tensorboard.backend.event_processing import event_accumulator
 
 from dst_t5x import silos
 from dst_t5x.hooks import metrics
 from tests.t5x import runs
-
-
-def scalars(folder):
-  """Every scalar by name and step."""
-  reader = event_accumulator.EventAccumulator(
-    str(folder), size_guidance={event_accumulator.TENSORS: 0}
-  )
-  reader.Reload()
-  found = {}
-  for tag in reader.Tags()['tensors']:
-    for event in reader.Tensors(tag):
-      value = tf.make_ndarray(event.tensor_proto)
-      if value.dtype == np.float32 and not value.shape:
-        found.setdefault(tag, {})[event.step] = float(value)
-  return found
 
 
 @pytest.fixture(scope='module')
@@ -53,7 +36,7 @@ def changed_in(checkpoint):
 
 
 def test_every_step_and_equal_to_the_checkpoints(logged):
-  found = scalars(logged / 'train')
+  found = runs.scalars(logged / 'train')
   steps = list(range(1001, 1007))
   subsets = {
     step: changed_in(logged / f'checkpoint_{step}') for step in (1000, *steps)

@@ -13,7 +13,7 @@ import sacrebleu
 
 from tests import task_data
 from tests.t5x import runs
-from tests.t5x.test_metrics import scalars
+
 
 LAST = 1004
 EXAMPLES = 3
@@ -160,7 +160,7 @@ def test_trains_and_is_scored(once, rows, seed, name):
   counts = [x.sum() for p, x in arrays.items() if p.startswith('state/counts/')]
   assert sum(counts) == 5178
 
-  assert len(scalars(run / 'train')['loss']) > 0
+  assert len(runs.scalars(run / 'train')['loss']) > 0
   for task, pattern in case.inputs.items():
     examples = decoded(run, task)
     assert len(examples) == EXAMPLES
@@ -172,7 +172,7 @@ def test_trains_and_is_scored(once, rows, seed, name):
     for key, value in expected_scores(task, examples).items():
       if key in numbers:
         assert numbers[key] == pytest.approx(value)
-    (loss,) = scalars(run / 'training_eval' / task)['loss'].values()
+    (loss,) = runs.scalars(run / 'training_eval' / task)['loss'].values()
     assert 0 < loss < 20
 
 

@@ -67,3 +67,24 @@ def test_full_fine_tuning_writes_whole_checkpoints(tune, tmp_path):
   bundled = seeds.read('bundled').params
   expected = bundled['encoder']['layers_0']['mlp']['wo']['kernel']
   np.testing.assert_array_equal(before[name], expected)
+
+
+def test_best_checkpoints_are_kept(tune, tmp_path):
+  """A rate that ruins the model makes an early checkpoint the best."""
+  line = tune(
+    tmp_path / 'run',
+    FINETUNE_STEPS=8,
+    CHECKPOINT_PERIOD=2,
+    STATS_PERIOD=2,
+    LEARNING_RATE=3.0,
+    KEEP=1,
+    BEST_METRIC='train/loss',
+    BEST_MODE='min',
+  )
+  runs.run(line, tmp_path).must_succeed()
+  losses = runs.scalars(tmp_path / 'run/train')['loss']
+  assert sorted(losses) == [1002, 1004, 1006, 1008]
+  best = min(losses, key=losses.__getitem__)
+  assert best != 1008
+  # T5X also keeps what has no value yet.
+  assert runs.steps(tmp_path / 'run') == [1000, best]
