@@ -8,6 +8,7 @@ where libtpu is installed.
 import collections
 import importlib.util
 import json
+import os
 import re
 import subprocess
 import sys
@@ -124,12 +125,17 @@ def test_on_virtual_devices(tmp_path):
   check(compile_for(tmp_path, 'cpu', (2, 4)))
 
 
+# A folder that holds libtpu, where JAX is not to find it otherwise.
+LIBTPU = os.environ.get('DST_T5X_LIBTPU')
+
+
 @pytest.mark.skipif(
-  importlib.util.find_spec('libtpu') is None,
-  reason='libtpu is not installed (extra tpu)',
+  LIBTPU is None and importlib.util.find_spec('libtpu') is None,
+  reason='libtpu is neither installed (extra tpu) nor in DST_T5X_LIBTPU',
 )
 def test_on_a_tpu_topology(tmp_path):
   env = {
+    **({'PYTHONPATH': LIBTPU} if LIBTPU else {}),
     'TPU_SKIP_MDS_QUERY': '1',
     'TPU_ACCELERATOR_TYPE': 'v5e-16',
     'TPU_WORKER_HOSTNAMES': 'localhost',

@@ -14,7 +14,6 @@ import sacrebleu
 from tests import task_data
 from tests.t5x import runs
 
-
 LAST = 1004
 EXAMPLES = 3
 SETTINGS = {
