@@ -14,9 +14,11 @@ import sys
 import time
 from typing import Any
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import tensorflow as tf
+from etils import epath
 from tensorboard.backend.event_processing import event_accumulator
 
 from dst_t5x import gin_path
@@ -167,8 +169,17 @@ def kill_when(
 def arrays(checkpoint: pathlib.Path) -> dict[str, np.ndarray]:
   """All arrays of an Orbax checkpoint, by path, as NumPy reads them."""
   handler = ocp.PyTreeCheckpointHandler()
+  path: Any = epath.Path(checkpoint / 'state')
   try:
-    tree = handler.restore(_epath(checkpoint / 'state'))
+    found = handler.metadata(path)
+    # As NumPy arrays: the devices that wrote them may be of other processes.
+    wanted = jax.tree.map(
+      lambda _: ocp.RestoreArgs(restore_type=np.ndarray),
+      getattr(found, 'tree', found),
+    )
+    tree = handler.restore(
+      path, args=ocp.args.PyTreeRestore(restore_args=wanted)
+    )
   finally:
     handler.close()
   flat: dict[str, np.ndarray] = {}
@@ -182,12 +193,6 @@ def arrays(checkpoint: pathlib.Path) -> dict[str, np.ndarray]:
 
   walk(tree, ())
   return flat
-
-
-def _epath(path: pathlib.Path) -> Any:
-  from etils import epath
-
-  return epath.Path(path)
 
 
 def steps(model_dir: pathlib.Path) -> list[int]:
