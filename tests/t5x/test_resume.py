@@ -110,7 +110,11 @@ def test_whole_runs_agree_on_every_mesh(tune, tmp_path):
 
 
 @pytest.mark.parametrize(
-  'method', ['methods/id3.gin', 'methods/dst_no_churn.gin']
+  'method',
+  [
+    'methods/id3.gin',
+    pytest.param('methods/dst_no_churn.gin', marks=pytest.mark.slow),
+  ],
 )
 def test_kept_subsets_resume(tune, tmp_path, method):
   """A subset that is kept is in the checkpoint, as positions."""
