@@ -99,11 +99,13 @@ def _mark(text: tf.Tensor, pronoun: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
     words, tf.strings.join([pronoun, r'(\W.*)?'])
   )
   candidates = tf.where(begins & (tf.range(tf.size(words)) >= index))[:, 0]
-  tf.debugging.assert_positive(
+  found = tf.debugging.assert_positive(
     tf.size(candidates),
     message='the pronoun of a WSC row is not in its text from its index on',
   )
-  place = candidates[0]
+  # Without this, the slice may run first, and fail with its own message.
+  with tf.control_dependencies([found]):
+    place = candidates[0]
   glued = tf.strings.regex_replace(
     words[place], tf.strings.join(['^', pronoun]), ''
   )
