@@ -160,10 +160,11 @@ def changed(
   found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {
     p: [] for p in shapes
   }
+  arrays = _delta_arrays(checkpoint)
   for name, budget, inside in checkpoint.manifest['silos']:
     if not budget:
       continue
-    values, positions, counts = _silo(checkpoint, name)
+    values, positions, counts = (arrays[each] for each in _names(name))
     if counts.shape != (len(inside),) or not (
       counts.min() >= 0 and counts.sum() <= budget == positions.size
     ):
@@ -185,7 +186,7 @@ def changed(
 def _shapes(item: str, location: str) -> dict[str, jax.ShapeDtypeStruct]:
   return {
     path: jax.ShapeDtypeStruct(tuple(leaf.shape or ()), np.dtype(leaf.dtype))
-    for path, leaf in paths.flatten(orbax._metadata(item, location)).items()
+    for path, leaf in paths.flatten(orbax.metadata(item, location)).items()
     if getattr(leaf, 'dtype', None) is not None
   }
 
@@ -196,23 +197,28 @@ def _arrays(
   import orbax.checkpoint as ocp
 
   arguments: Any = {n: ocp.RestoreArgs(restore_type=np.ndarray) for n in names}
-  restored = orbax._restore(item, paths.unflatten(arguments), location)
+  restored = orbax.restore(item, paths.unflatten(arguments), location)
   return paths.flatten(restored)
 
 
-def _silo(
-  checkpoint: DeltaCheckpoint, name: str
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  names = [
-    f'{folder}/{key(name)}'
-    for folder in ('target', 'state/positions', 'state/counts')
-  ]
+def _names(silo: str) -> tuple[str, str, str]:
+  """Returns where values, positions and counts of a silo are."""
+  name = key(silo)
+  return (
+    f'target/{name}',
+    f'state/positions/{name}',
+    f'state/counts/{name}',
+  )
+
+
+def _delta_arrays(checkpoint: DeltaCheckpoint) -> dict[str, np.ndarray]:
+  """Reads the arrays of all silos at once."""
+  silos = checkpoint.manifest['silos']
+  names = [each for silo, k, _ in silos if k for each in _names(silo)]
   missing = [each for each in names if each not in checkpoint.shapes]
   if missing:
     raise ManifestError(f'{checkpoint.location} lacks {", ".join(missing)}')
-  arrays = read(checkpoint, names)
-  values, positions, counts = (arrays[each] for each in names)
-  return values, positions, counts
+  return read(checkpoint, names)
 
 
 def _whole(
@@ -243,20 +249,3 @@ def _merged(
   )
   order = np.argsort(positions, kind='stable')
   return positions[order], values[order]
-
-
-def parameters(checkpoint: DeltaCheckpoint) -> dict[str, Any]:
-  """Returns shape and dtype of the model's parameters, nested.
-
-  Args:
-    checkpoint: opened.
-
-  Returns:
-    Nested dict of `jax.ShapeDtypeStruct`.
-  """
-  return paths.unflatten(
-    {
-      path: jax.ShapeDtypeStruct(tuple(shape), np.dtype(dtype))
-      for path, (dtype, shape) in checkpoint.manifest['parameters'].items()
-    }
-  )

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int64
 
-from dst_t5x import fingerprints
+from dst_t5x import bit_types, fingerprints
 
 
 def gather(
@@ -109,19 +109,33 @@ def scatter(
   )
 
 
-def _set(data: jax.Array, index: Any, values: Any) -> jax.Array:
+def put(data: jax.Array, index: Any, values: Any) -> jax.Array:
+  """Returns an array with values at an index, whose bits are kept.
+
+  Args:
+    data: any shape and dtype.
+    index: as in `data.at[index]`; what is out of range is dropped.
+    values: of the same dtype.
+
+  Returns:
+    The new array; can be compiled.
+
+  Example:
+    >>> put(jnp.zeros(3), jnp.array([1, 5]), jnp.array([2.0, 7.0]))
+    Array([0., 2., 0.], dtype=float32)
+  """
   # Where a float is scattered as a wider one, a signalling NaN comes back
   # quiet: bits are scattered instead.
   if data.dtype == jnp.bool_:
     return data.at[index].set(values, mode='drop')
-  kind = jnp.dtype(f'uint{8 * data.dtype.itemsize}')
+  kind = bit_types.unsigned(data.dtype)
   as_bits = functools.partial(jax.lax.bitcast_convert_type, new_dtype=kind)
   bits = as_bits(data).at[index].set(as_bits(values), mode='drop')
   return jax.lax.bitcast_convert_type(bits, data.dtype)
 
 
-_put = jax.jit(_set)
-_put_donated = jax.jit(_set, donate_argnums=0)
+_put = jax.jit(put)
+_put_donated = jax.jit(put, donate_argnums=0)
 
 
 def _shards(

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dst_t5x import plans, selective
+from dst_t5x import bit_types, plans, selective
 from dst_t5x.counting import Layout
 from dst_t5x.methods import Method, SiloScheme
 
@@ -35,7 +35,7 @@ class ExactUpdate:
   @classmethod
   def between(cls, old: Any, new: Any) -> 'ExactUpdate':
     """Returns the update that turns one value into another."""
-    kind = _bits_of(new.dtype)
+    kind = bit_types.unsigned(new.dtype)
     return cls(
       jax.lax.bitcast_convert_type(jnp.asarray(old), kind)
       ^ jax.lax.bitcast_convert_type(new, kind)
@@ -44,7 +44,7 @@ class ExactUpdate:
   def __radd__(self, params: Any) -> Any:
     """Returns the new value."""
     params = jnp.asarray(params)
-    kind = _bits_of(params.dtype)
+    kind = bit_types.unsigned(params.dtype)
     if self.bits.shape != params.shape or self.bits.dtype != kind:
       raise TypeError(
         f'update of shape {self.bits.shape} and type {self.bits.dtype} for a '
@@ -78,11 +78,6 @@ class ExactUpdate:
   def __repr__(self) -> str:
     """Returns the bits' own form, marked."""
     return f'ExactUpdate({self.bits!r})'
-
-
-def _bits_of(dtype: Any) -> jnp.dtype:
-  """Returns the unsigned type as wide as a floating one."""
-  return jnp.dtype(f'uint{8 * jnp.dtype(dtype).itemsize}')
 
 
 def selective_tuning(

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Int32
 
+from dst_t5x import bit_types
 from dst_t5x.counting import Layout
 from dst_t5x.hooks import shards
 from dst_t5x.hooks.shards import Entry
@@ -222,7 +223,7 @@ def _find(
   if params is None:
     return _Found(position, (), count)
   value = shards.slice_of(params[entry.path], entry).reshape(-1)[here]
-  bits = jax.lax.bitcast_convert_type(value, _bits(value.dtype))
+  bits = jax.lax.bitcast_convert_type(value, bit_types.unsigned(value.dtype))
   return _Found(position, bits, count)
 
 
@@ -251,7 +252,3 @@ def owner(counts: Array, k: int) -> Int32[Array, ' k']:
   """Returns the entry that each place belongs to; past the last if unused."""
   ends = jnp.cumsum(counts)
   return jnp.searchsorted(ends, jnp.arange(k), side='right').astype(jnp.int32)
-
-
-def _bits(dtype: Any) -> Any:
-  return jnp.dtype(f'uint{8 * jnp.dtype(dtype).itemsize}')

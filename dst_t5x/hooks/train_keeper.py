@@ -17,7 +17,7 @@ from flax import traverse_util
 from flax.linen import partitioning as flax_partitioning
 from jax.sharding import NamedSharding, PartitionSpec
 
-from dst_t5x import plans, selective
+from dst_t5x import bit_types, plans, selective
 from dst_t5x.counting import Layout
 from dst_t5x.hooks import manifest as manifest_lib
 from dst_t5x.hooks import packing, saved_arrays, state_dicts, unpacking
@@ -71,7 +71,7 @@ class TrainKeeper:
     target, step, kept, first = _parts(state)
     is_shape = isinstance(jax.tree.leaves(target)[0], jax.ShapeDtypeStruct)
     if is_shape:
-      packed = jax.eval_shape(self._extracted, target, kept, first)
+      packed = self._shapes(target, kept, first)
       manifest: Any = manifest_lib.shape(self.manifest)
     else:
       selective.raise_if_invalid(self.plan, kept)
@@ -165,6 +165,16 @@ class TrainKeeper:
       )
     )
 
+  def _shapes(self, target: Any, kept: Any, first: Any) -> Any:
+    """Returns the shapes of `_extracted`, which T5X asks for at every save."""
+    dtypes = {path: x.dtype for path, x in named_leaves(target).items()}
+    shapes = functools.partial(packing.shapes, self.silos, self.budgets, dtypes)
+    return (
+      shapes(values=True),
+      shapes(values=False) if kept.masks else (),
+      shapes(values=False) if first else (),
+    )
+
   def _extracted(self, target: Any, kept: Any, first: Any) -> Any:
     plan, layout = self.plan, self.layout
     now = named_leaves(target)
@@ -254,7 +264,7 @@ def _parts(state: Any) -> tuple[Any, Any, Any, Any]:
 
 def _differ(a: jax.Array, b: jax.Array) -> jax.Array:
   """Returns where the bits differ: −0.0 is not 0.0, a NaN equals itself."""
-  kind = jnp.dtype(f'uint{8 * a.dtype.itemsize}')
+  kind = bit_types.unsigned(a.dtype)
   as_bits = functools.partial(jax.lax.bitcast_convert_type, new_dtype=kind)
   return as_bits(a) != as_bits(b)
 

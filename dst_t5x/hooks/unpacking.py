@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import Array
 
+from dst_t5x import flat_access
 from dst_t5x.counting import Layout
 from dst_t5x.hooks import shards
 from dst_t5x.hooks.packing import Packed, entries, owner
@@ -82,4 +83,4 @@ def _scatter(
   if not index:  # a scalar has one place, or none
     first = values if values is True else values[jnp.argmax(inside)]
     return jnp.where(jnp.any(inside), first, base)
-  return base.at[tuple(index)].set(values, mode='drop')
+  return flat_access.put(base, tuple(index), values)

@@ -86,7 +86,7 @@ class OrbaxSource:
     if not arguments:
       return {}
     nested = _under(self.prefix, paths.unflatten(arguments))
-    restored = _restore(self.item, nested, self.location)
+    restored = restore(self.item, nested, self.location)
     for key in self.prefix:
       restored = restored[key]
     return paths.flatten(restored)
@@ -115,7 +115,7 @@ def open_source(location: str) -> OrbaxSource:
   found = item_of(location)
   if found is None:
     raise SeedError(f'{location} is no Orbax checkpoint: it lacks _METADATA')
-  tree = _metadata(found, location)
+  tree = metadata(found, location)
   if 'manifest' in (tree.get('state') or ()):
     raise SeedError(
       f'{location} is a delta checkpoint, not a seed: give the seed that it '
@@ -156,7 +156,19 @@ def item_of(location: str) -> str | None:
   return None
 
 
-def _metadata(item: str, location: str) -> Mapping[str, Any]:
+def metadata(item: str, location: str) -> Mapping[str, Any]:
+  """Returns what an item holds, nested, with shapes and dtypes as leaves.
+
+  Args:
+    item: its folder.
+    location: of the checkpoint, for errors.
+
+  Returns:
+    Nested dict.
+
+  Raises:
+    SeedError: if it cannot be read, or holds no dictionary.
+  """
   tree = _guarded(lambda handler, path: handler.metadata(path), item, location)
   tree = getattr(tree, 'tree', tree)
   if not isinstance(tree, Mapping) or not tree:
@@ -199,13 +211,26 @@ def _step(
   if leaf is None:
     return None
   argument: Any = ocp.RestoreArgs(restore_type=np.ndarray)
-  value = _restore(item, _under(keys, argument), location)
+  value = restore(item, _under(keys, argument), location)
   for key in keys:
     value = value[key]
   return int(np.asarray(value))
 
 
-def _restore(item: str, arguments: Mapping[str, Any], location: str) -> Any:
+def restore(item: str, arguments: Mapping[str, Any], location: str) -> Any:
+  """Reads a part of an item.
+
+  Args:
+    item: its folder.
+    arguments: Orbax's restore arguments, nested as the part to read.
+    location: of the checkpoint, for errors.
+
+  Returns:
+    Arrays, nested as the arguments.
+
+  Raises:
+    SeedError: if it cannot be read.
+  """
   import orbax.checkpoint as ocp
 
   args = ocp.args.PyTreeRestore(
