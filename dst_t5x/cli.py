@@ -18,6 +18,7 @@ COMMANDS: Mapping[str, str] = {
   'eval': 'dst_t5x.commands.evaluate:evaluate',
   'gin-path': 'dst_t5x.commands.gin_path:gin_path',
   'infer': 'dst_t5x.commands.infer:infer',
+  'plan': 'dst_t5x.commands.plan:plan',
   'quickstart': 'dst_t5x.commands.quickstart:quickstart',
   'seed': 'dst_t5x.commands.seed:seed',
   'tasks': 'dst_t5x.commands.tasks:tasks',

@@ -294,6 +294,45 @@ def full() -> Method:
   )
 
 
+def by_name(name: str) -> Method:
+  """Returns a method with its default settings.
+
+  Args:
+    name: of a function in this module that makes one.
+
+  Returns:
+    The method.
+
+  Raises:
+    ValueError: if there is none of that name; it names the nearest.
+
+  Example:
+    >>> by_name('pafi').name
+    'pafi'
+  """
+  made = {
+    each.__name__: each
+    for each in (
+      dst,
+      dst_no_churn,
+      random_mask,
+      pafi,
+      bitfit,
+      id3,
+      repeat_d3,
+      full,
+    )
+  }
+  if name not in made:
+    close = difflib.get_close_matches(name, made, n=1)
+    raise ValueError(
+      f'unknown method {name!r}'
+      + (f'; nearest: {close[0]!r}' if close else '')
+      + f'; known: {", ".join(made)}'
+    )
+  return made[name]()
+
+
 def _static(name: str, score: Score, silo_scheme: SiloScheme) -> Method:
   return Method(
     name=name,

@@ -1,22 +1,10 @@
-"""What several commands need: methods by name, adapted models, bindings."""
+"""What several commands need: adapted models, bindings, options."""
 
-import difflib
 import importlib
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import click
-
-_METHODS = (
-  'dst',
-  'dst_no_churn',
-  'random_mask',
-  'pafi',
-  'bitfit',
-  'id3',
-  'repeat_d3',
-  'full',
-)
 
 
 class Model(NamedTuple):
@@ -33,28 +21,6 @@ class Model(NamedTuple):
   params: Any
   seed: str
   delta: str | None
-
-
-def method(name: str) -> Any:
-  """Returns a method with its default settings.
-
-  Args:
-    name: as in `methods`.
-
-  Returns:
-    The method.
-
-  Raises:
-    ValueError: if there is none of that name.
-  """
-  if name not in _METHODS:
-    close = difflib.get_close_matches(name, _METHODS, n=1)
-    raise ValueError(
-      f'unknown method {name!r}'
-      + (f'; nearest: {close[0]!r}' if close else '')
-      + f'; known: {", ".join(_METHODS)}'
-    )
-  return getattr(importlib.import_module('dst_t5x.methods'), name)()
 
 
 def model(seed: str, delta: str | None) -> Model:

@@ -153,14 +153,14 @@ def _from_file(
   quiet: bool,
   flags: dict[str, Any],
 ) -> Any:
-  from dst_t5x import seeds
+  from dst_t5x import methods, seeds
   from dst_t5x.standalone import optimizers, text_files
   from dst_t5x.standalone import train as train_lib
   from dst_t5x.standalone.settings import TrainSettings
 
   task = text_files.register(train_file, eval_file)
   settings = TrainSettings(
-    method=common.method(flags['method']),
+    method=methods.by_name(flags['method']),
     mixture_or_task_name=task,
     task_feature_lengths={
       'inputs': flags['inputs_length'],

@@ -2,7 +2,8 @@
 
 T5X's CPU mesh is always (processes × devices of one process), whatever
 `num_partitions` says. Here the CPU gets the mesh that was asked for, so that a
-recipe can be rehearsed without an accelerator on the mesh it will have.
+recipe can be rehearsed without an accelerator on the mesh it will have; and so
+do TPUs that are newer than T5X's defaults.
 """
 
 from collections.abc import Sequence
@@ -13,9 +14,11 @@ import numpy as np
 from jax.sharding import Mesh
 from t5x import partitioning  # type: ignore
 
+from dst_t5x.hooks import submesh
+
 
 class Partitioner(partitioning.PjitPartitioner):
-  """T5X's partitioner, with a data × model mesh on the CPU, too.
+  """T5X's partitioner, with a data × model mesh on the CPU and any TPU, too.
 
   Args:
     num_partitions: how many ways each parameter is split (count).
@@ -41,8 +44,8 @@ class Partitioner(partitioning.PjitPartitioner):
       logical_axis_rules=logical_axis_rules,
       **options,
     )
-    submesh = options.get('model_parallel_submesh')
-    parts = int(np.prod(submesh)) if submesh else num_partitions
+    box = options.get('model_parallel_submesh')
+    parts = int(np.prod(box)) if box else num_partitions
     _check_devices(parts)
     _check_memory(seed_memory_kind)
     self.seed_memory_kind = seed_memory_kind
@@ -50,8 +53,20 @@ class Partitioner(partitioning.PjitPartitioner):
   @property
   def mesh(self) -> Mesh:
     """The devices, as data × model."""
-    if jax.default_backend() == 'cpu' and self._num_partitions:
-      return cpu_mesh(self._num_partitions)
+    parts = self._num_partitions
+    if jax.default_backend() == 'cpu' and parts:
+      return cpu_mesh(parts)
+    last = jax.devices()[-1]
+    told = self._model_parallel_submesh or self._ici_mesh_shape
+    if (
+      last.platform == 'tpu'
+      and not told
+      and last.device_kind not in submesh.KNOWN_TO_T5X
+    ):
+      bounds = partitioning.bounds_from_last_device(last)
+      return partitioning.get_mesh(
+        submesh.choose(parts, bounds, kind=last.device_kind)
+      )
     return super().mesh
 
 

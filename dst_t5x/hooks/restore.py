@@ -30,6 +30,7 @@ from dst_t5x.hooks import (
   manifest,
   saved_arrays,
   seed,
+  seed_memory,
 )
 from dst_t5x.hooks.inference_keeper import InferenceKeeper
 from dst_t5x.hooks.optimizer import Selective
@@ -106,7 +107,11 @@ class SeedInitializer(utils.TrainStateInitializer):
     self._init_fn = functools.partial(
       init_fn, input_shapes=input_shapes, input_types=input_types
     )
-    self._keep_seed_in(getattr(partitioner, 'seed_memory_kind', None))
+    self.train_state_axes = seed_memory.kept_in(
+      getattr(partitioner, 'seed_memory_kind', None),
+      self.train_state_axes,
+      partitioner.mesh,
+    )
     self._dense_axes = self.train_state_axes
     specs = _specs(self.train_state_axes.params)
     self._layout = Layout(partitioner.mesh, specs)
@@ -250,25 +255,6 @@ class SeedInitializer(utils.TrainStateInitializer):
       self.global_train_state_shape
     )
     self.train_state_axes = self._as_delta_state(self.train_state_axes)
-
-  def _keep_seed_in(self, kind: str | None) -> None:
-    """Says in which memory the train step is to find and leave the seed."""
-    axes_of = self.train_state_axes
-    if kind is None or isinstance(axes_of, train_state_lib.InferenceState):
-      return
-    optimizer = axes_of._optimizer
-    states = optimizer.state.param_states
-    kept = states['selective']
-    mesh = self._partitioner.mesh
-    seed_axes = jax.tree.map(
-      lambda spec: NamedSharding(mesh, spec, memory_kind=kind), kept.seed
-    )
-    states = {**states, 'selective': kept._replace(seed=seed_axes)}
-    optimizer.optimizer_def.seed_memory_kind = kind
-    optimizer = optimizer.replace(
-      state=optimizer.state.replace(param_states=states)
-    )
-    self.train_state_axes = axes_of.replace(_optimizer=optimizer)
 
   def _as_delta_state(self, state: Any) -> Any:
     if self._keeper is None:

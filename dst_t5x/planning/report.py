@@ -1,0 +1,134 @@
+"""What a compiled plan says, for people and for scripts."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dst_t5x.planning.recipe_plan import gib
+
+
+def summary(compiled: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the numbers of a compiled step, and the method's share of them.
+
+  share = (tuned − full) / tuned, with *full* the same step of stock T5X.
+
+  Args:
+    compiled: see `compile_process.run`.
+
+  Returns:
+    JSON-compatible values; 'share' is None without the baseline, or if either
+    does not fit.
+  """
+  tuned, full = compiled['tuned'], compiled.get('full')
+  found: dict[str, Any] = {
+    'fits': tuned['fits'],
+    'why': tuned.get('why'),
+    'bytes_per_device': tuned.get('bytes_per_device'),
+    'operations_per_device': tuned.get('operations'),
+    'bytes_accessed_per_device': tuned.get('bytes_accessed'),
+    'collectives': _counts(tuned.get('collectives') or ()),
+    'seconds_to_compile': tuned['seconds'],
+    'share': None,
+    'full': None,
+  }
+  if full is None:
+    return found
+  found['full'] = {
+    'fits': full['fits'],
+    'bytes_per_device': full.get('bytes_per_device'),
+    'operations_per_device': full.get('operations'),
+    'bytes_accessed_per_device': full.get('bytes_accessed'),
+    'collectives': _counts(full.get('collectives') or ()),
+  }
+  if 'bytes_per_device' in tuned and 'bytes_per_device' in full:
+    found['share'] = {
+      'peak_bytes': _share(
+        tuned['bytes_per_device']['peak'], full['bytes_per_device']['peak']
+      ),
+      'arguments_bytes': _share(
+        tuned['bytes_per_device']['arguments'],
+        full['bytes_per_device']['arguments'],
+      ),
+      'operations': _share(tuned['operations'], full['operations']),
+      'bytes_accessed': _share(tuned['bytes_accessed'], full['bytes_accessed']),
+      'collectives': {
+        kind: count - found['full']['collectives'].get(kind, 0)
+        for kind, count in found['collectives'].items()
+      },
+      'collective_bytes': _bytes(tuned['collectives'])
+      - _bytes(full['collectives']),
+    }
+  return found
+
+
+def rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+  """Returns labels and values of a table for people.
+
+  Args:
+    summary: see `summary`.
+
+  Returns:
+    Rows; the method's share in brackets where it is known.
+  """
+  if summary['bytes_per_device'] is None:
+    return [
+      ('fits, compiled', f'no: {summary["why"]}'),
+      *_full_row(summary),
+    ]
+  bytes_, share = summary['bytes_per_device'], summary['share'] or {}
+
+  def part(name: str) -> str:
+    return f' (DST {share[name]:.1%})' if name in share else ''
+
+  counts = ', '.join(
+    f'{count} {kind}'
+    + (f' (DST {share["collectives"][kind]})' if share else '')
+    for kind, count in summary['collectives'].items()
+  )
+  return [
+    (
+      'memory of a step',
+      f'{gib(bytes_["peak"])}{part("peak_bytes")}',
+    ),
+    (
+      '  arguments',
+      f'{gib(bytes_["arguments"])}{part("arguments_bytes")}',
+    ),
+    ('  temporaries', gib(bytes_['temporaries'])),
+    ('  code', gib(bytes_['code'])),
+    ('fits, compiled', 'yes' if summary['fits'] else 'no'),
+    (
+      'operations of a step',
+      f'{summary["operations_per_device"]:.3g}{part("operations")}',
+    ),
+    (
+      'bytes accessed',
+      f'{summary["bytes_accessed_per_device"]:.3g}{part("bytes_accessed")}',
+    ),
+    ('collectives', counts or 'none'),
+    *(
+      [('  bytes, DST', f'{share["collective_bytes"]:,} a pass each')]
+      if share
+      else []
+    ),
+    ('compiled in', f'{summary["seconds_to_compile"]:.0f} s'),
+  ]
+
+
+def _full_row(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+  full = summary['full']
+  if full is None:
+    return []
+  return [('full fine-tuning fits', 'yes' if full['fits'] else 'no')]
+
+
+def _counts(collectives: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+  return dict(sorted(Counter(each['kind'] for each in collectives).items()))
+
+
+def _bytes(collectives: Sequence[Mapping[str, Any]]) -> int:
+  return sum(each['bytes'] for each in collectives)
+
+
+def _share(tuned: float, full: float) -> float:
+  return (tuned - full) / tuned
