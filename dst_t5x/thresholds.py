@@ -60,6 +60,7 @@ class _Bracket(NamedTuple):
   high: Int32[Array, ' silos']
   above: Int32[Array, ' silos']  # scores above `high`
   done: Bool[Array, ' silos']
+  nonfinite: Int32[Array, ' entries']
 
 
 def exact(
@@ -89,33 +90,44 @@ def exact(
 
   Source: DST, line 5 of algorithm 1, without its approximation.
   """
-  grid = _first_grid(carry)
-  counts = counting.count(table, silos, _floats(grid), layout=layout)
-  nonfinite = counts[:, -1]
   start = _Bracket(
     passes=jnp.int32(0),
     low=jnp.full_like(budgets, -1),
     high=jnp.full_like(budgets, _INF),
     above=jnp.zeros_like(budgets),
     done=budgets <= 0,
+    nonfinite=jnp.zeros(len(counting.entries(silos)), jnp.int32),
   )
-  first = _narrow(start, grid, counting.per_silo(silos, counts), budgets)
 
-  def again(bracket: _Bracket) -> _Bracket:
-    grid = _uniform_grid(bracket.low, bracket.high)
-    counts = counting.count(
-      table, silos, _floats(grid), skip=bracket.done, layout=layout
+  # One body for all passes: the tensors' counts are most of the program, and
+  # a pass outside the loop would compile them twice.
+  def search(bracket: _Bracket) -> _Bracket:
+    first = bracket.passes == 0
+    grid = jnp.where(
+      first, _first_grid(carry), _uniform_grid(bracket.low, bracket.high)
     )
-    return _narrow(bracket, grid, counting.per_silo(silos, counts), budgets)
+    counts = counting.count(
+      table, silos, _floats(grid), skip=bracket.done & ~first, layout=layout
+    )
+    return _narrow(
+      bracket._replace(
+        nonfinite=jnp.where(first, counts[:, -1], bracket.nonfinite)
+      ),
+      grid,
+      counting.per_silo(silos, counts),
+      budgets,
+    )
 
-  end = jax.lax.while_loop(lambda b: ~jnp.all(b.done), again, first)
+  end = jax.lax.while_loop(
+    lambda b: (b.passes == 0) | ~jnp.all(b.done), search, start
+  )
   threshold = _floats(end.high)
   usable = (end.high > 0) & (end.high < _INF)
   return Found(
     threshold=threshold,
     selected=end.above,
     carry=jnp.where(usable, threshold, carry),
-    nonfinite=nonfinite,
+    nonfinite=end.nonfinite,
     passes=end.passes,
   )
 
@@ -337,7 +349,7 @@ def _narrow(
   counts: Int32[Array, 'silos width'],
   budgets: Int32[Array, ' silos'],
 ) -> _Bracket:
-  passes, low, high, above, done = bracket
+  passes, low, high, above, done, nonfinite = bracket
   over = counts > budgets[:, None]
   new_low = jnp.max(jnp.where(over, grid, low[:, None]), axis=1)
   new_high = jnp.min(jnp.where(over, high[:, None], grid), axis=1)
@@ -346,4 +358,4 @@ def _narrow(
   high = jnp.where(done, high, new_high)
   above = jnp.where(done, above, new_above)
   done |= (above == budgets) | (high - low <= 1)
-  return _Bracket(passes + 1, low, high, above, done)
+  return _Bracket(passes + 1, low, high, above, done, nonfinite)

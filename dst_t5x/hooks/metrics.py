@@ -80,7 +80,8 @@ def subset_values(
   size = jnp.sum(sizes)
   values = {
     'subset/size': size,
-    'subset/fraction': size / plan.total,
+    # A float: JAX takes a whole number for int32, and XL has more than 2³¹.
+    'subset/fraction': size / float(plan.total),
     'subset/passes': measured.passes.astype(jnp.float32),
   }
   for number, name in enumerate(plan.silos.names):

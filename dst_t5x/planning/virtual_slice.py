@@ -44,6 +44,7 @@ def environment() -> dict[str, str]:
     'JAX_PLATFORMS': 'cpu',
     # What libtpu would otherwise ask the machine that it runs on.
     'TPU_SKIP_MDS_QUERY': '1',
+    'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
     'TPU_ACCELERATOR_TYPE': 'v5e-16',
     'TPU_WORKER_HOSTNAMES': 'localhost',
     'TF_CPP_MIN_LOG_LEVEL': '2',

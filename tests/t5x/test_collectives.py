@@ -6,16 +6,12 @@ where libtpu is installed.
 """
 
 import collections
-import importlib.util
 import json
-import os
 import re
 import subprocess
 import sys
 
-import pytest
-
-from tests.t5x import runs
+from tests.t5x import libtpu, runs
 
 SCRIPT = """
 import json, sys
@@ -90,7 +86,7 @@ def collectives(text):
 
 
 def threshold_passes(text):
-  """All-reduces of int32[entries, 15]: in the loop's body, and outside."""
+  """All-reduces of int32[entries, 15]: outside the loop, and in its body."""
   lines = re.findall(r'= s32\[\d+,15\]\S* all-reduce(?:-start)?\(.*', text)
   inside = [line for line in lines if 'while/body' in line]
   return len(lines) - len(inside), len(inside)
@@ -114,30 +110,17 @@ def compile_for(tmp_path, topology, shape, **env):
 
 def check(texts):
   full, dst = collectives(texts['full']), collectives(texts['dst'])
-  # The first pass is unrolled, the others share the loop's body.
-  assert threshold_passes(texts['dst']) == (1, 1)
+  # All passes share the loop's body.
+  assert threshold_passes(texts['dst']) == (0, 1)
   assert threshold_passes(texts['full']) == (0, 0)
   # Nothing else is added, and above all nothing gathers.
-  assert dst - full == {'all-reduce': 2}
+  assert dst - full == {'all-reduce': 1}
 
 
 def test_on_virtual_devices(tmp_path):
   check(compile_for(tmp_path, 'cpu', (2, 4)))
 
 
-# A folder that holds libtpu, where JAX is not to find it otherwise.
-LIBTPU = os.environ.get('DST_T5X_LIBTPU')
-
-
-@pytest.mark.skipif(
-  LIBTPU is None and importlib.util.find_spec('libtpu') is None,
-  reason='libtpu is neither installed (extra tpu) nor in DST_T5X_LIBTPU',
-)
+@libtpu.needed
 def test_on_a_tpu_topology(tmp_path):
-  env = {
-    **({'PYTHONPATH': LIBTPU} if LIBTPU else {}),
-    'TPU_SKIP_MDS_QUERY': '1',
-    'TPU_ACCELERATOR_TYPE': 'v5e-16',
-    'TPU_WORKER_HOSTNAMES': 'localhost',
-  }
-  check(compile_for(tmp_path, 'v5e:4x4', (4, 4), **env))
+  check(compile_for(tmp_path, 'v5e:4x4', (4, 4), **libtpu.environment()))

@@ -1,10 +1,13 @@
 """The subset's metrics, as they lie in TensorBoard's files."""
 
+import jax
 import numpy as np
 import pytest
 
-from dst_t5x import silos
+from dst_t5x import methods, plans, selective, silos
 from dst_t5x.hooks import metrics
+from dst_t5x.planning import recipe
+from dst_t5x.standalone import network
 from tests.t5x import runs
 
 
@@ -87,3 +90,26 @@ def test_modules_join_the_layers():
     'decoder/mlp': [1, 2],
     'encoder/mlp': [3, 4],
   }
+
+
+def test_of_a_model_with_more_parameters_than_int32_counts():
+  read = recipe.read(
+    recipe.flags(['--gin_file=models/t5_1_1_xxl.gin', '--gin.EPSILON=1e-6'])
+  )
+  seed = network.param_shapes(read.network)
+  plan = plans.make(methods.dst(), seed, epsilon=1e-6)
+  assert plan.total > 2**32
+
+  def step(params, seed):
+    state = selective.init(plan, seed, ())
+    propose = lambda grads, inner, params: (grads, inner)  # noqa: E731
+    new, state = selective.step(plan, propose, params, state, params)
+    first = {path: x != seed[path] for path, x in new.items()}
+    return {
+      **metrics.subset_values(plan, state.metrics),
+      **metrics.moves(plan, params, new, seed, first),
+    }
+
+  found = jax.eval_shape(step, seed, seed)
+  assert {'subset/fraction', 'subset/overlap_first'} <= found.keys()
+  assert {(x.shape, x.dtype.name) for x in found.values()} == {((), 'float32')}
