@@ -37,7 +37,10 @@ def commands(text: str) -> list[str]:
   return [
     line.strip()
     for line in lines
-    if re.match(r' *(python -m t5x|dst-t5x) ?.* --gin_file=', line)
+    if re.match(
+      r' *(python -m t5x|python -m dst_t5x\.launch|dst-t5x) ?.* --gin_file=',
+      line,
+    )
   ]
 
 
@@ -48,7 +51,15 @@ def comments(text: str) -> str:
 def read(line: str) -> Command:
   words = shlex.split(line)
   main = words[2] if words[0] == 'python' else None
-  if main:
+  if main and main.startswith('dst_t5x.launch.'):
+    # A launcher finds our files by itself, and hands on what follows --.
+    launched, words = words[: words.index('--')], words[words.index('--') :]
+    (main,) = (
+      f't5x.{word.removeprefix("--main=")}'
+      for word in launched
+      if word.removeprefix('--main=') in ('train', 'eval', 'infer')
+    )
+  elif main:
     assert '--gin_search_paths=$(dst-t5x' in words, 'gin finds no file of ours'
   files = [w.partition('=')[2] for w in words if w.startswith('--gin_file=')]
   bindings = [w.removeprefix('--gin.') for w in words if w.startswith('--gin.')]

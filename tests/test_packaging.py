@@ -102,6 +102,7 @@ def test_nothing_but_the_package(wheel, names):
     ('dst_t5x', 'dst_t5x/'),
     ('tasks', 'dst_t5x/tasks/'),
     ('gin', 'dst_t5x/gin/'),
+    ('launch', 'dst_t5x/launch/'),
   ],
 )
 def test_every_file_is_there(names, folder, installed):
@@ -139,10 +140,13 @@ def test_everything_imported_is_declared():
     for line in [
       *project['dependencies'],
       *project['optional-dependencies']['t5x'],
+      *project['optional-dependencies']['launch'],
     ]
   }
   providers = importlib.metadata.packages_distributions()
-  for name in sorted(_imported('dst_t5x') | _imported('tasks')):
+  for name in sorted(
+    _imported('dst_t5x') | _imported('tasks') | _imported('launch')
+  ):
     if name in ('t5x', 'airio', 'jestimator'):
       continue  # They come from their repositories.
     found = {x.lower().replace('_', '-') for x in providers.get(name, [name])}
@@ -160,6 +164,17 @@ def test_wheel_works_outside_the_repository(wheel, tmp_path):
   assert facts['root'] == str(site / 'dst_t5x' / 'gin')
   assert facts['search_paths'].split(',')[0] == facts['root']
   assert set(facts['gin']) == _files('gin')
+
+  launcher = subprocess.run(
+    [sys.executable, '-m', 'dst_t5x.launch.local', '--help'],
+    cwd=tmp_path,
+    env={**os.environ, 'PYTHONPATH': str(site)},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert launcher.returncode == 0, launcher.stderr
+  assert '--processes' in launcher.stdout
 
   here = _facts(tmp_path)
   assert facts['gin'] == here['gin']

@@ -163,7 +163,7 @@ def measured(step: Any, device_bytes: int) -> dict[str, Any]:
 def read(arguments: Sequence[str]) -> Run:
   """Lets gin build a run from T5X's flags, with bytes for a vocabulary."""
   found = recipe.complete(recipe.flags(arguments))
-  handed_over = gin.configurable(train)
+  handed_over: Any = gin.configurable(train)
   gin_utils.parse_gin_flags(
     [*found.search_paths, *map(str, gin_path.search_paths())],
     list(found.files),

@@ -297,12 +297,13 @@ def locate(name: str, search_paths: Sequence[str] = ()) -> pathlib.Path:
 class _Delegate(config_parser.ParserDelegate):
   """Keeps references as they are."""
 
+  # The base class returns nothing, as it is there to be overridden.
   def configurable_reference(
     self, scoped_configurable_name: str, evaluate: bool
-  ) -> Reference:
+  ) -> Any:
     return Reference(scoped_configurable_name.rpartition('/')[2], evaluate)
 
-  def macro(self, macro_name: str) -> _Macro:
+  def macro(self, macro_name: str) -> Any:
     return _Macro(macro_name)
 
 
@@ -334,20 +335,14 @@ def _read_text(
       if isinstance(statement, config_parser.IncludeStatement):
         inner = locate(statement.filename, search_paths)
         _read_file(inner, search_paths, macros)
-      elif _binds_a_macro(statement):
+      elif isinstance(statement, config_parser.BindingStatement) and not (
+        statement.arg_name or statement.scope
+      ):
         macros[statement.selector] = statement.value
   except (SyntaxError, ValueError, tokenize.TokenError) as error:
     if isinstance(error, RecipeError):
       raise
     raise RecipeError(f'{origin} is not gin: {error}') from error
-
-
-def _binds_a_macro(statement: Any) -> bool:
-  return (
-    isinstance(statement, config_parser.BindingStatement)
-    and not statement.arg_name
-    and not statement.scope
-  )
 
 
 def _resolved(

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -25,6 +26,8 @@ from dst_t5x import gin_path
 
 MODEL = 'models/byte_tiny.gin'
 TASK = 'tasks/number_words.gin'
+# What runs on different meshes share, to be compared.
+COMPARED = {'SAME_BATCHES': True, 'CHECKPOINT_PERIOD': 6}
 
 
 @dataclasses.dataclass
@@ -60,10 +63,17 @@ def _gin(value: Any) -> str:
   return str(value) if isinstance(value, Gin) else repr(value)
 
 
+# What XLA compiled is kept for the next process that needs the same program:
+# most runs here are of the same few, and compiling is half of their work.
+PROGRAMS = pathlib.Path(__file__).parents[2] / '.pytest_cache' / 't5x_programs'
+
+
 def environment(devices: int = 1) -> dict[str, str]:
   return {
     **os.environ,
     'JAX_PLATFORMS': 'cpu',
+    'JAX_COMPILATION_CACHE_DIR': str(PROGRAMS),
+    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.3',
     'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
     'TF_CPP_MIN_LOG_LEVEL': '2',
   }
@@ -101,41 +111,78 @@ def free_port() -> int:
     return free.getsockname()[1]
 
 
-def run_processes(
+@dataclasses.dataclass
+class Processes:
+  """A main in several processes that has ended: what the launcher said."""
+
+  code: int
+  said: str
+  logs: list[str]
+
+  def must_succeed(self) -> 'Processes':
+    assert self.code == 0, self.said[-6000:]
+    return self
+
+
+def start_processes(
   line: list[str],
   cwd: pathlib.Path,
   *,
-  processes: int,
-  devices: int,
+  processes: int = 2,
+  devices: int = 4,
   limit: float = 1200,
-) -> list[Run]:
-  """The same main in several processes with real collectives."""
-  port = free_port()
-  logs = [cwd / f'log_{time.monotonic_ns()}_{i}.txt' for i in range(processes)]
-  started = [
-    start(
+) -> subprocess.Popen[str]:
+  """Starts the launcher with what `command` returned."""
+  flags = line[line.index('-m') + 2 :]
+  main = line[line.index('-m') + 1].removeprefix('t5x.')
+  with (cwd / 'launcher_out.txt').open('wb') as out:
+    return subprocess.Popen(
       [
-        *line,
-        '--multiprocess_gpu',
-        f'--coordinator_address=127.0.0.1:{port}',
-        f'--process_count={processes}',
-        f'--process_index={index}',
+        *(sys.executable, '-m', 'dst_t5x.launch.local'),
+        *(f'--processes={processes}', f'--devices={devices}'),
+        *(f'--limit-seconds={limit}', '--logs=logs', main, '--', *flags),
       ],
-      cwd,
-      log,
-      devices=devices,
+      cwd=cwd,
+      env=environment(devices),
+      stdin=subprocess.DEVNULL,
+      stdout=out,
+      stderr=subprocess.PIPE,
+      text=True,
     )
-    for index, log in enumerate(logs)
-  ]
+
+
+def finish_processes(
+  started: subprocess.Popen[str], cwd: pathlib.Path
+) -> Processes:
+  """Waits for the launcher, which has a limit of its own."""
   try:
-    codes = [process.wait(limit) for process in started]
+    _, said = started.communicate()
   finally:
-    for process in started:
-      process.kill()
-  return [
-    Run(code, log.read_text(errors='replace'))
-    for code, log in zip(codes, logs, strict=True)
-  ]
+    started.terminate()
+  logs = sorted((cwd / 'logs').glob('process_*.log'))
+  return Processes(
+    started.returncode, said, [log.read_text(errors='replace') for log in logs]
+  )
+
+
+def run_processes(
+  line: list[str], cwd: pathlib.Path, **options: Any
+) -> Processes:
+  """The same main in several processes with real collectives."""
+  return finish_processes(start_processes(line, cwd, **options), cwd)
+
+
+def two_processes(once: Callable, tune: Callable) -> pathlib.Path:
+  """MODEL_DIR of 12 steps on 2 processes × 4 devices, made once for all tests.
+
+  The processes' logs are beside it.
+  """
+
+  def build(folder: pathlib.Path) -> None:
+    line = tune(folder / 'run', NUM_PARTITIONS=4, **COMPARED)
+    run_processes(line, folder).must_succeed()
+
+  return once('two_processes', build) / 'run'
 
 
 def kill_when(

@@ -11,6 +11,8 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 from tests.t5x import libtpu, runs
 
 SCRIPT = """
@@ -98,7 +100,11 @@ def compile_for(tmp_path, topology, shape, **env):
   line = [sys.executable, str(script), topology, *map(str, shape), str(out)]
   done = subprocess.run(
     line,
-    env={**runs.environment(8), **env},
+    env={
+      **runs.environment(8),
+      'JAX_ENABLE_COMPILATION_CACHE': 'false',
+      **env,
+    },
     capture_output=True,
     text=True,
     timeout=900,
@@ -121,6 +127,7 @@ def test_on_virtual_devices(tmp_path):
   check(compile_for(tmp_path, 'cpu', (2, 4)))
 
 
+@pytest.mark.slow
 @libtpu.needed
 def test_on_a_tpu_topology(tmp_path):
   check(compile_for(tmp_path, 'v5e:4x4', (4, 4), **libtpu.environment()))

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 import seqio
-from t5x import adafactor, models, utils
-from t5x.examples.t5 import network
+from t5x import adafactor, models, utils  # type: ignore
+from t5x.examples.t5 import network  # type: ignore
 
 from dst_t5x import methods
 from dst_t5x.hooks import inner, optimizer, partitioning
