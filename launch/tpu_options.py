@@ -15,6 +15,7 @@ from dst_t5x.launch import (
   tpu_package,
   tpu_state,
 )
+from dst_t5x.launch.t5x_commit import T5X_COMMIT
 from dst_t5x.planning import slices
 
 json_option = click.option(
@@ -109,7 +110,7 @@ _RESOURCE = (
 _PACKAGE = (
   click.option('--package', metavar='PATH', help='Wheel or checkout.'),
   click.option('--constraints', metavar='FILE', help='Pinned versions.'),
-  click.option('--t5x-commit', default='cc342d4', show_default=True),
+  click.option('--t5x-commit', default=T5X_COMMIT, show_default=True),
   click.option('--airio-commit', default='HEAD', show_default=True),
   click.option('--jestimator-commit', default='HEAD', show_default=True),
 )

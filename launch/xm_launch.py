@@ -24,6 +24,7 @@ from absl import app, flags
 
 from dst_t5x import cli, gin_path
 from dst_t5x.launch import local_commands
+from dst_t5x.launch.t5x_commit import T5X_COMMIT
 
 try:
   # Here, because they define flags: --xm_….
@@ -31,8 +32,6 @@ try:
   xm_local: Any = importlib.import_module('xmanager.xm_local')
 except ImportError:  # Needed neither to look at a plan nor to test one.
   xm = xm_local = None
-
-_T5X_COMMIT = 'cc342d4'  # that the README names
 
 _MODE = flags.DEFINE_enum(
   'run_mode', 'local', ['local', 'vertex'], 'On this machine or on Vertex AI.'
@@ -120,7 +119,7 @@ def image(
     base_image='python:3.11',
     docker_instructions=[
       f'RUN {google}-research/t5x /src/t5x && cd /src/t5x && '
-      f'git checkout {_T5X_COMMIT}',
+      f'git checkout {T5X_COMMIT}',
       f'RUN {google}/airio /src/airio',
       f'RUN {google}-research/jestimator /src/jestimator',
       'ENV PYTHONPATH=/src/t5x:/src/airio:/src/jestimator',
