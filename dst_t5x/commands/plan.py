@@ -17,7 +17,8 @@ _HELP = """Show what a run needs on a TPU slice, without having one.
 Compiles T5X's own train step for the slice, with the method and without, and
 shows memory, whether it fits, collectives, and the method's share. That needs
 T5X and libtpu, 8 processor minutes for base, 20 for XL and XXL, and 10 GB of
-memory; without either, or with --bytes-only, it only counts bytes that are kept.
+memory; without either, or with --bytes-only, it only counts the bytes that are
+kept.
 
 Any flag that T5X takes for gin, --gin_file=… and --gin.NAME=VALUE, may be
 given, too: give a run's own flags to plan that run. NUM_PARTITIONS is chosen
