@@ -16,11 +16,10 @@ so that its state belongs to the subset alone. In all of them every parameter
 outside the subset is the seed's, bit for bit.
 """
 
-import difflib
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from dst_t5x import schedules, scores, silos, thresholds
+from dst_t5x import known_names, schedules, scores, silos, thresholds
 from dst_t5x.schedules import Schedule
 from dst_t5x.scores import Score
 from dst_t5x.silos import Rule
@@ -323,14 +322,7 @@ def by_name(name: str) -> Method:
       full,
     )
   }
-  if name not in made:
-    close = difflib.get_close_matches(name, made, n=1)
-    raise ValueError(
-      f'unknown method {name!r}'
-      + (f'; nearest: {close[0]!r}' if close else '')
-      + f'; known: {", ".join(made)}'
-    )
-  return made[name]()
+  return known_names.look_up('method', name, made)()
 
 
 def _static(name: str, score: Score, silo_scheme: SiloScheme) -> Method:
@@ -345,14 +337,7 @@ def _static(name: str, score: Score, silo_scheme: SiloScheme) -> Method:
 
 
 def _distance(name: str) -> Score:
-  if name not in scores.DISTANCES:
-    close = difflib.get_close_matches(name, scores.DISTANCES, n=1)
-    raise ValueError(
-      f'unknown distance {name!r}'
-      + (f'; nearest: {close[0]!r}' if close else '')
-      + f'; known: {", ".join(scores.DISTANCES)}'
-    )
-  return scores.DISTANCES[name]
+  return known_names.look_up('distance', name, scores.DISTANCES)
 
 
 def _checked(silo_scheme: SiloScheme) -> SiloScheme:

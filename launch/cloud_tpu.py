@@ -21,6 +21,7 @@ from typing import Any
 import click
 
 from dst_t5x import cli
+from dst_t5x.commands import common
 from dst_t5x.launch import (
   tpu_actions,
   tpu_cloud,
@@ -71,7 +72,7 @@ def main() -> None:
 
 @main.command()
 @tpu_options.accelerator
-@tpu_options.json_option
+@common.json_option
 @tpu_options.flags
 def plan(accelerator: str, as_json: bool, flags: tuple[str, ...]) -> None:
   """Show the accelerator, the mesh and the bytes a device, before any cost.

@@ -1,13 +1,12 @@
 """What the local launcher starts, and what it looks at before."""
 
-import importlib.util
 import os
 import pathlib
 import socket
 import sys
 from collections.abc import Mapping, Sequence
 
-from dst_t5x import gin_path
+from dst_t5x import t5x_packages
 
 MAINS = ('train', 'eval', 'infer')
 _DEVICES = '--xla_force_host_platform_device_count='
@@ -122,13 +121,7 @@ def check_t5x() -> None:
   Raises:
     ValueError: if not.
   """
-  # A folder t5x/ without __init__.py, such as its clone, is no T5X. Of the
-  # others, one is made like that.
-  found = gin_path.t5x_root() is not None
-  missing = [] if found else ['t5x']
-  for name in ('airio', 'jestimator'):
-    if importlib.util.find_spec(name) is None:
-      missing.append(name)
+  missing = t5x_packages.missing()
   if missing:
     raise ValueError(
       f'{sys.executable} cannot import {", ".join(missing)}: clone what is '

@@ -99,8 +99,7 @@ def look_all(gcloud: tpu_gcloud.Gcloud, run: tpu_state.Run) -> list[Seen]:
   Raises:
     CommandFailed: if the cloud does not say.
   """
-  kinds = (True, False) if run.queued else (False,)
-  return [look(gcloud, run, queue=queue) for queue in kinds]
+  return [look(gcloud, run, queue=queue) for queue in run.kinds]
 
 
 def preempted(gcloud: tpu_gcloud.Gcloud, run: tpu_state.Run) -> bool:

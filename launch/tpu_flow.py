@@ -92,12 +92,11 @@ def commands(
   Raises:
     ValueError: if the flags cannot be carried out on workers.
   """
-  kinds = (True, False) if run.queued else (False,)
   for step in steps:
     args: list[list[str]] = []
     if step == 'create':
       args = [tpu_commands.create(run)]
-      args += [tpu_commands.describe(run, queue=queue) for queue in kinds]
+      args += [tpu_commands.describe(run, queue=queue) for queue in run.kinds]
     elif step == 'install':
       args = tpu_commands.install(run)
     elif step == 'copy':
@@ -112,7 +111,7 @@ def commands(
       folder = tpu_flags.output('train', run.flags) or 'MODEL_DIR'
       args = tpu_commands.fetch(run, folder, delta_name(run))
     elif step == 'delete':
-      for queue in kinds:
+      for queue in run.kinds:
         args.append(tpu_commands.delete(run, queue=queue))
         args.append(tpu_commands.describe(run, queue=queue))
     for each in args:

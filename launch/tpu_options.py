@@ -18,9 +18,6 @@ from dst_t5x.launch import (
 from dst_t5x.launch.t5x_commit import T5X_COMMIT
 from dst_t5x.planning import slices
 
-json_option = click.option(
-  '--json', 'as_json', is_flag=True, help='Print JSON.'
-)
 dry_run = click.option(
   '--dry-run',
   is_flag=True,

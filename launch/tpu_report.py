@@ -135,7 +135,7 @@ def report(
 
 def _exists(gcloud: tpu_gcloud.Gcloud, run: tpu_state.Run) -> list[str]:
   lines, any_there = [], False
-  for queue in (True, False) if run.queued else (False,):
+  for queue in run.kinds:
     try:
       seen = tpu_cloud.look(gcloud, run, queue=queue)
     except ValueError as error:

@@ -69,6 +69,11 @@ class Run:
     return self.provisioning.startswith('queued')
 
   @property
+  def kinds(self) -> tuple[bool, ...]:
+    """What a run may have made: True is a queued resource, False a TPU."""
+    return (True, False) if self.queued else (False,)
+
+  @property
   def spot(self) -> bool:
     """Whether the TPU may be taken away at any time."""
     return self.provisioning.endswith('spot')

@@ -122,3 +122,22 @@ def named_axes(tree: Any) -> dict[str, Any]:
     jax.tree_util.keystr(key, simple=True, separator='/'): leaf
     for key, leaf in leaves
   }
+
+
+def specs(mesh_axes: Any) -> dict[str, jax.sharding.PartitionSpec]:
+  """Returns how parameters are partitioned, by path.
+
+  Args:
+    mesh_axes: T5X's, of the parameters; None is a whole parameter.
+
+  Returns:
+    Dict from path to partition.
+
+  Example:
+    >>> specs({'a': {'w': None}})
+    {'a/w': P()}
+  """
+  return {
+    path: jax.sharding.PartitionSpec() if spec is None else spec
+    for path, spec in named_axes(mesh_axes).items()
+  }

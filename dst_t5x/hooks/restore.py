@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from absl import logging
 from flax.core import freeze, unfreeze
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding
 from t5x import train_state as train_state_lib  # type: ignore
 from t5x import utils  # type: ignore
 
@@ -113,7 +113,7 @@ class SeedInitializer(utils.TrainStateInitializer):
       partitioner.mesh,
     )
     self._dense_axes = self.train_state_axes
-    specs = _specs(self.train_state_axes.params)
+    specs = inner.specs(self.train_state_axes.params)
     self._layout = Layout(partitioner.mesh, specs)
     self._shardings = {
       path: NamedSharding(partitioner.mesh, spec)
@@ -280,10 +280,3 @@ class SeedInitializer(utils.TrainStateInitializer):
   _source: Any = None
   _optimizer_def: Any = None
   _fingerprint: str | None = None
-
-
-def _specs(mesh_axes: Any) -> dict[str, PartitionSpec]:
-  return {
-    path: PartitionSpec() if spec is None else spec
-    for path, spec in inner.named_axes(mesh_axes).items()
-  }

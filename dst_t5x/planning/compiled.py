@@ -20,7 +20,6 @@ import gin
 import jax
 import seqio
 import tensorflow as tf
-from jax.sharding import PartitionSpec
 from t5x import gin_utils, utils  # type: ignore
 
 from dst_t5x import gin_path
@@ -96,10 +95,7 @@ def lowered(run: Run, optimizer_def: Any, **options: Any) -> Any:
   )
   axes = initializer.train_state_axes
   if isinstance(optimizer_def, Selective):
-    specs = {
-      path: PartitionSpec() if spec is None else spec
-      for path, spec in inner.named_axes(axes.params).items()
-    }
+    specs = inner.specs(axes.params)
     optimizer_def.set_layout(Layout(run.partitioner.mesh, specs))
     axes = seed_memory.kept_in(
       getattr(run.partitioner, 'seed_memory_kind', None),

@@ -14,6 +14,7 @@ from unittest import mock
 
 import jax
 
+from dst_t5x import t5x_packages
 from dst_t5x.planning.slices import Slice
 
 
@@ -25,11 +26,7 @@ def missing() -> str | None:
   """
   if importlib.util.find_spec('libtpu') is None:
     return 'libtpu is not installed (pip install libtpu, or the extra tpu)'
-  absent = [
-    name
-    for name in ('t5x', 'airio', 'jestimator')
-    if importlib.util.find_spec(name) is None
-  ]
+  absent = t5x_packages.missing()
   if absent:
     return f'{", ".join(absent)} cannot be imported'
   return None

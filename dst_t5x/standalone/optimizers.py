@@ -5,10 +5,11 @@ the three that the command line knows by name. Clipping and weight decay are
 part of what they propose.
 """
 
-import difflib
 from collections.abc import Callable
 
 import optax
+
+from dst_t5x import known_names
 
 Optimizer = Callable[[optax.ScalarOrSchedule], optax.GradientTransformation]
 
@@ -133,14 +134,7 @@ def named(name: str) -> Optimizer:
     >>> named('sgd').__name__
     'sgd'
   """
-  if name not in NAMED:
-    close = difflib.get_close_matches(name, NAMED, n=1)
-    raise ValueError(
-      f'unknown optimizer {name!r}'
-      + (f'; nearest: {close[0]!r}' if close else '')
-      + f'; known: {", ".join(NAMED)}'
-    )
-  return NAMED[name]
+  return known_names.look_up('optimizer', name, NAMED)
 
 
 def _clipped(

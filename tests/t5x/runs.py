@@ -8,7 +8,6 @@ import json
 import os
 import pathlib
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -103,12 +102,6 @@ def run(
   finally:
     process.kill()
   return Run(code, log.read_text(errors='replace'))
-
-
-def free_port() -> int:
-  with socket.socket() as free:
-    free.bind(('127.0.0.1', 0))
-    return free.getsockname()[1]
 
 
 @dataclasses.dataclass
