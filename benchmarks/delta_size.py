@@ -26,8 +26,9 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
-from dst_t5x import coding, delta_file, silos, value_coding
 from dst_t5x import delta as delta_lib
+from dst_t5x.core import silos
+from dst_t5x.delta.file import container, numbers, value_differences
 
 HASH = 'sha256:' + 64 * '0'
 # (embedding, MLP, heads × head size, layers) of T5 1.1.
@@ -148,12 +149,12 @@ def measure(size: str, epsilon: float) -> dict[str, Any]:
   k = delta.size
   with tempfile.TemporaryDirectory() as folder:
     file = pathlib.Path(folder, 'delta.safetensors')
-    total = delta_file.write(delta, file)
-    if delta_file.read(file) != delta:
+    total = container.write(delta, file)
+    if container.read(file) != delta:
       raise RuntimeError(f'{size} {epsilon}: the file does not read back')
-    parts = delta_file.sections(file)
+    parts = container.sections(file)
   values = np.concatenate([entry.values for entry in delta.entries.values()])
-  coded = value_coding.encode(values, seeds)
+  coded = value_differences.encode(values, seeds)
   raw = parts['values.float32']
   coded_total = total - raw + (raw if coded is None else len(coded))
   overhead = total - raw - parts['positions']
@@ -163,7 +164,7 @@ def measure(size: str, epsilon: float) -> dict[str, Any]:
     placed.append(entry.positions + offset)
     offset += math.prod(entry.shape)
   steps = np.diff(np.concatenate(placed))
-  code = coding.encode(steps)
+  code = numbers.encode(steps)
   return {
     'model': size,
     'parameters': n,
@@ -181,8 +182,8 @@ def measure(size: str, epsilon: float) -> dict[str, Any]:
     'size_over': {
       name: total / bytes_ for name, bytes_ in others(delta).items()
     },
-    'encode_million_per_s': speed(lambda: coding.encode(steps), k),
-    'decode_million_per_s': speed(lambda: coding.decode(code, k), k),
+    'encode_million_per_s': speed(lambda: numbers.encode(steps), k),
+    'decode_million_per_s': speed(lambda: numbers.decode(code, k), k),
   }
 
 

@@ -17,8 +17,10 @@ import rich.box
 import rich.console
 import rich.table
 
-from dst_t5x import atomic, methods, seeds
-from dst_t5x.standalone import evaluate, optimizers, quickstart, train
+from dst_t5x import seeds
+from dst_t5x.arrays import atomic
+from dst_t5x.core import methods
+from dst_t5x.standalone import demonstration, evaluation, optimizers, training
 from dst_t5x.standalone.settings import TrainSettings
 from dst_t5x.tasks import number_words
 
@@ -29,8 +31,8 @@ def cell(epsilon: float, rate: float, steps: int, folder: pathlib.Path):
   """Returns percent exact match on the held-out numbers, and the budget."""
   settings = TrainSettings(
     method=methods.dst(),
-    mixture_or_task_name=quickstart.TASK,
-    task_feature_lengths=quickstart.FEATURE_LENGTHS,
+    mixture_or_task_name=demonstration.TASK,
+    task_feature_lengths=demonstration.FEATURE_LENGTHS,
     train_steps=steps,
     batch_size=16,
     learning_rate=optax.linear_schedule(rate, rate / 20, steps),
@@ -39,14 +41,14 @@ def cell(epsilon: float, rate: float, steps: int, folder: pathlib.Path):
     checkpoint_period=steps,
   )
   seed = seeds.read('bundled')
-  result = train.train(settings, seed=seed, out=folder)
-  scores = evaluate.evaluate_params(
-    quickstart.TASK,
-    train.network_config(seed),
+  result = training.train(settings, seed=seed, out=folder)
+  scores = evaluation.evaluate_params(
+    demonstration.TASK,
+    training.network_config(seed),
     result.params,
     feature_lengths={'inputs': 64, 'targets': 64},
   )
-  return scores[quickstart.TASK]['exact_match'], result.plan.budget
+  return scores[demonstration.TASK]['exact_match'], result.plan.budget
 
 
 @click.command()

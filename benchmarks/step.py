@@ -37,9 +37,10 @@ import rich.console
 import rich.progress
 import rich.table
 
-from dst_t5x import methods, plans, selective, thresholds
-from dst_t5x.standalone import network, optimizers
-from dst_t5x.standalone.network_config import NetworkConfig
+from dst_t5x.core import methods, plans, selective, thresholds
+from dst_t5x.network import transformer
+from dst_t5x.network.network_config import NetworkConfig
+from dst_t5x.standalone import optimizers
 from dst_t5x.standalone.train_state import data_mesh, init_state, make_step
 
 SIZES = {
@@ -70,7 +71,7 @@ def updates(
 ) -> dict[str, Advance]:
   """Returns functions that take the n-th update of each variant."""
   rng = np.random.default_rng(0)
-  seed = network.init_params(config, jax.random.key(0))
+  seed = transformer.init_params(config, jax.random.key(0))
   gradients = [
     jax.tree.map(
       lambda x: jnp.asarray(
@@ -114,7 +115,7 @@ def steps(
   length: int,
 ) -> dict[str, Advance]:
   """Returns functions that take the n-th train step of each variant."""
-  seed = network.init_params(config, jax.random.key(0))
+  seed = transformer.init_params(config, jax.random.key(0))
   mesh, tx = data_mesh(), optimizers.adamw(rate)
   rng = np.random.default_rng(0)
   tokens = rng.integers(3, config.vocab_size, (4, batch, length)).astype('i4')

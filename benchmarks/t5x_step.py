@@ -30,9 +30,9 @@ from jax.sharding import PartitionSpec
 from t5x import adafactor, models, trainer, utils  # type: ignore
 from t5x.examples.t5 import network  # type: ignore
 
-from dst_t5x import methods, thresholds
-from dst_t5x.counting import Layout
-from dst_t5x.hooks import inner, metrics, partitioning
+from dst_t5x.core import methods, thresholds
+from dst_t5x.core.counting import Layout
+from dst_t5x.hooks import inner, partitioning, subset_metrics
 from dst_t5x.hooks.optimizer import Selective
 
 VARIANTS = ('full', 'exact', 'reported', 'by_sorting')
@@ -98,7 +98,7 @@ def variant_of(
     kept = state._optimizer
     kept = kept.replace(state=kept.state.replace(param_states=states))
     state = state.replace(_optimizer=kept)
-  reporter = metrics.SubsetMetrics() if name == 'reported' else None
+  reporter = subset_metrics.SubsetMetrics() if name == 'reported' else None
 
   def train_step(state: Any, batch: Any) -> Any:
     return trainer.train_with_lr(

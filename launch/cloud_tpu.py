@@ -20,8 +20,7 @@ from typing import Any
 
 import click
 
-from dst_t5x import cli
-from dst_t5x.commands import common
+from dst_t5x.commands import cli, common
 from dst_t5x.launch import (
   tpu_actions,
   tpu_cloud,

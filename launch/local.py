@@ -17,9 +17,10 @@ from typing import NoReturn
 
 import click
 
-from dst_t5x import cli, gin_path
+from dst_t5x.commands import cli
 from dst_t5x.launch import local_commands
 from dst_t5x.launch import processes as watching
+from dst_t5x.recipes import gin_path
 
 _HELP = """Run a main of T5X in several processes on this machine.
 

@@ -6,7 +6,7 @@ import socket
 import sys
 from collections.abc import Mapping, Sequence
 
-from dst_t5x import t5x_packages
+from dst_t5x.recipes import t5x_packages
 
 MAINS = ('train', 'eval', 'infer')
 _DEVICES = '--xla_force_host_platform_device_count='

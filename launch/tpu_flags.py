@@ -5,7 +5,7 @@ import pathlib
 import re
 from collections.abc import Iterator, Sequence
 
-from dst_t5x import gin_path
+from dst_t5x.recipes import gin_path
 
 # The macro that says where a main writes.
 OUTPUTS = {

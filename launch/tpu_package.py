@@ -12,7 +12,7 @@ import tarfile
 from collections.abc import Sequence
 
 import dst_t5x
-from dst_t5x import atomic
+from dst_t5x.arrays import atomic
 from dst_t5x.launch import tpu_flags, tpu_state
 
 WORKER = pathlib.Path(__file__).resolve().parent / 'worker'

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import click
 
-from dst_t5x.cli import sentence
+from dst_t5x.commands.cli import sentence
 from dst_t5x.launch import (
   tpu_cloud,
   tpu_commands,

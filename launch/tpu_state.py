@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Mapping
 from typing import Any
 
-from dst_t5x import atomic
+from dst_t5x.arrays import atomic
 
 VERSION = 1
 PROVISIONING = ('on-demand', 'spot', 'queued', 'queued-spot')

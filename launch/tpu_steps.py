@@ -147,7 +147,7 @@ def fetch(
   Raises:
     ValueError: if there is no delta, or what came is damaged.
   """
-  from dst_t5x import delta_file
+  from dst_t5x.delta.file import container
 
   model_dir = tpu_flags.output('train', run.flags)
   if model_dir is None:
@@ -155,7 +155,7 @@ def fetch(
   export, download = tpu_commands.fetch(run, model_dir, file)
   tpu_workers.run_all(gcloud, run, export, r'dst_t5x exported .*')
   gcloud.call(download)
-  delta_file.read(file)
+  container.read(file)
   return tpu_state.finished(run, 'fetch')
 
 

@@ -22,9 +22,10 @@ from typing import Any, NamedTuple
 
 from absl import app, flags
 
-from dst_t5x import cli, gin_path
+from dst_t5x.commands import cli
 from dst_t5x.launch import local_commands
 from dst_t5x.launch.t5x_commit import T5X_COMMIT
+from dst_t5x.recipes import gin_path
 
 try:
   # Here, because they define flags: --xm_….

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from dst_t5x import methods, plans, selective, thresholds
-from dst_t5x.methods import Method
-from dst_t5x.paths import unflatten
+from dst_t5x.arrays.paths import unflatten
+from dst_t5x.core import methods, plans, selective, thresholds
+from dst_t5x.core.methods import Method
 from tests import checks
 
 EPSILON = 0.2

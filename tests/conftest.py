@@ -35,8 +35,11 @@ CORE = (
   'subsets thresholds'
 ).split()
 jaxtyping.install_import_hook(
-  [f'dst_t5x.{name}' for name in CORE], 'beartype.beartype'
+  [f'dst_t5x.core.{name}' for name in CORE], 'beartype.beartype'
 )
+
+# Rooms whose tests run with strict dtype promotion.
+STRICT_ROOMS = ('core', 'arrays', 'delta', 'checkpoint', 'commands', 'recipes')
 
 LONG = os.environ.get('DST_T5X_LONG') == '1'
 hypothesis.settings.register_profile(
@@ -60,6 +63,24 @@ _T5X_REASON = f'not installed: {", ".join(_T5X_MISSING)}'
 
 
 @pytest.fixture(scope='session')
+def compilation_cache(
+  tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[None]:
+  """Compiles the step of equal runs once, for rooms that ask for it."""
+  options = {
+    'jax_compilation_cache_dir': str(tmp_path_factory.mktemp('compiled')),
+    'jax_persistent_cache_min_compile_time_secs': 0.0,
+    'jax_persistent_cache_min_entry_size_bytes': -1,
+  }
+  before = {name: getattr(jax.config, name) for name in options}
+  for name, value in options.items():
+    jax.config.update(name, value)
+  yield
+  for name, value in before.items():
+    jax.config.update(name, value)
+
+
+@pytest.fixture(scope='session')
 def long() -> bool:
   """Whether the long counts run (DST_T5X_LONG=1)."""
   return LONG
@@ -67,10 +88,11 @@ def long() -> bool:
 
 @pytest.fixture(autouse=True)
 def _strict_promotion(request: pytest.FixtureRequest) -> Iterator[None]:
-  # The core mixes no dtypes by accident. Flax and optax do, which is their
-  # business, so that only the tests beside this file are strict; tests in
-  # folders (standalone/, t5x/) are not.
-  strict = request.path.parent == TESTS
+  # The core and what it stands on mix no dtypes by accident. Flax and optax do,
+  # which is their business, so that the tests of the rooms that build on them
+  # are not strict.
+  room = request.path.relative_to(TESTS).parts[0]
+  strict = room in STRICT_ROOMS
   with jax.numpy_dtype_promotion('strict' if strict else 'standard'):
     yield
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from gin import config_parser
 
-from dst_t5x import gin_path
+from dst_t5x.recipes import gin_path
 
 ROOT = gin_path.root()
 T5X_ROOT = gin_path.t5x_root()

@@ -20,7 +20,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 FACTS = """
 import json, pathlib, sys
 import dst_t5x, dst_t5x.tasks
-from dst_t5x import cli, gin_path, seeds
+from dst_t5x.commands import cli
+from dst_t5x.recipes import gin_path
+from dst_t5x import seeds
 from dst_t5x.tasks import number_words
 root = gin_path.root()
 try:
@@ -116,7 +118,7 @@ def test_licence_and_command(wheel):
   (licence,) = [n for n in archive.namelist() if n.endswith('/LICENSE')]
   assert archive.read(licence) == (REPOSITORY / 'LICENSE').read_bytes()
   (points,) = [n for n in archive.namelist() if n.endswith('entry_points.txt')]
-  assert b'dst-t5x = dst_t5x.cli:main' in archive.read(points)
+  assert b'dst-t5x = dst_t5x.commands.cli:main' in archive.read(points)
 
 
 def _imported(folder: str) -> set[str]:

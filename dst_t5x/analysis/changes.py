@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dst_t5x.paths import named_leaves
-from dst_t5x.silos import Placement, Silos, assign
+from dst_t5x.arrays.paths import named_leaves
+from dst_t5x.core.silos import Placement, Silos, assign
 
 
 class Changes(NamedTuple):

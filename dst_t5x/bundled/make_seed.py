@@ -17,10 +17,11 @@ import jax
 import numpy as np
 import optax
 
-from dst_t5x import methods, plans, seeds
+from dst_t5x import seeds
+from dst_t5x.core import methods, plans
+from dst_t5x.network.network_config import NetworkConfig
+from dst_t5x.network.transformer import init_params
 from dst_t5x.standalone import data
-from dst_t5x.standalone.network import init_params
-from dst_t5x.standalone.network_config import NetworkConfig
 from dst_t5x.standalone.progress import TrainProgress
 from dst_t5x.standalone.train_state import data_mesh, init_state, make_step
 

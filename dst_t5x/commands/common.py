@@ -37,14 +37,15 @@ def model(seed: str, delta: str | None) -> Model:
     ValueError: if either cannot be used, or they do not belong together.
   """
   from dst_t5x import delta as delta_lib
-  from dst_t5x import delta_file, seeds
-  from dst_t5x.standalone.train import network_config
+  from dst_t5x import seeds
+  from dst_t5x.delta.file import container
+  from dst_t5x.standalone.training import network_config
 
   read = seeds.read(seed)
   config = network_config(read, network(read))
   params = read.params
   if delta is not None:
-    params = delta_lib.apply(params, delta_file.read(delta))
+    params = delta_lib.apply(params, container.read(delta))
   return Model(config, params, seed, delta)
 
 
@@ -62,8 +63,8 @@ def network(seed: Any) -> Any:
   """
   if seed.config is not None:
     return None
-  from dst_t5x import paths
-  from dst_t5x.seed_layouts import network as networks
+  from dst_t5x.arrays import paths
+  from dst_t5x.seeds import network_shapes as networks
 
   found = networks.from_shapes(paths.flatten(seed.params), seed.location)
   gates = ' × '.join(found.mlp_activations)

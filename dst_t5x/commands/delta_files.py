@@ -33,11 +33,12 @@ def read(file: str, seed: str | None, params: Any = None) -> Any:
     DeltaError: if it cannot be read.
     SeedError: if the seed cannot.
   """
-  from dst_t5x import delta_file, seeds
+  from dst_t5x import seeds
+  from dst_t5x.delta.file import container
 
   if params is None and seed is not None:
     params = seeds.read(seed).params
-  return delta_file.read(file, seed=params)
+  return container.read(file, seed=params)
 
 
 def check_out(out: str, *, overwrite: bool) -> None:

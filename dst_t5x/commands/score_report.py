@@ -6,7 +6,7 @@ import rich.box
 import rich.console
 import rich.table
 
-from dst_t5x.standalone.evaluate import Evaluation
+from dst_t5x.standalone.evaluation import Evaluation
 
 
 def as_dict(found: Evaluation) -> dict[str, Any]:

@@ -102,7 +102,7 @@ def prepare(name: str, options: TaskOptions) -> TaskSettings:
   import gin
   import seqio
 
-  from dst_t5x import gin_path
+  from dst_t5x.recipes import gin_path
   from dst_t5x.standalone import gin_host
   from dst_t5x.tasks import vocabularies
 

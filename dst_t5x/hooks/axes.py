@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from dst_t5x.paths import named_leaves
+from dst_t5x.arrays.paths import named_leaves
 
 STACKS = ('layers',)
 

@@ -10,7 +10,7 @@ from etils import epath
 from flax.core import freeze
 from flax.linen import partitioning as flax_partitioning
 
-from dst_t5x import delta_checkpoint, delta_checkpoint_sizes
+from dst_t5x.checkpoint import delta_checkpoint, part_sizes
 from dst_t5x.hooks import axes, inner, state_dicts
 from dst_t5x.hooks.optimizer import Selective
 
@@ -76,7 +76,7 @@ def log_plan(plan: Any, mine: Mapping[str, Any], shapes: Any) -> None:
   """Logs what a run may change, and how large its checkpoints will be."""
   sizes = {'delta': 0, 'inner': 0, 'other': 0}
   for path, leaf in state_dicts.flat(shapes).items():
-    group = delta_checkpoint_sizes.group_of(path)
+    group = part_sizes.group_of(path)
     sizes[group] += int(np.prod(leaf.shape)) * np.dtype(leaf.dtype).itemsize
   logging.info(
     'Method %s: %d of %d parameters in %d silos. A checkpoint will hold %d '

@@ -7,10 +7,10 @@ from typing import Any
 import jax
 from jax.sharding import PartitionSpec
 
-from dst_t5x.counting import Layout
-from dst_t5x.hooks import packing, saved_arrays, unpacking
-from dst_t5x.hooks.seed import LoadSeed
-from dst_t5x.paths import named_leaves
+from dst_t5x.arrays.paths import named_leaves
+from dst_t5x.checkpoint import packing, saved_arrays, unpacking
+from dst_t5x.core.counting import Layout
+from dst_t5x.seeds.sharded import LoadSeed
 
 
 class InferenceKeeper:

@@ -13,8 +13,8 @@ import optax
 from flax import struct
 from t5x import optimizers  # type: ignore
 
+from dst_t5x.arrays.paths import named_leaves
 from dst_t5x.hooks import axes, state_dicts
-from dst_t5x.paths import named_leaves
 
 Optimizer = Callable[..., optax.GradientTransformation]
 

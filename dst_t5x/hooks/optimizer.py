@@ -14,11 +14,11 @@ import jax
 import jax.numpy as jnp
 from t5x import optimizers  # type: ignore
 
-from dst_t5x import plans, selective
-from dst_t5x.counting import Layout
+from dst_t5x.arrays.paths import named_leaves
+from dst_t5x.core import plans, selective
+from dst_t5x.core.counting import Layout
+from dst_t5x.core.methods import Method, SiloScheme
 from dst_t5x.hooks import axes, inner, state_dicts
-from dst_t5x.methods import Method, SiloScheme
-from dst_t5x.paths import named_leaves
 
 
 class Selective(optimizers.OptimizerDef):
@@ -32,7 +32,7 @@ class Selective(optimizers.OptimizerDef):
 
   Args:
     inner: any `OptimizerDef` of T5X, or `inner.Optax`.
-    method: see `dst_t5x.methods`.
+    method: see `dst_t5x.core.methods`.
     epsilon: fraction of all parameters in (0, 1].
     budget: number of parameters (count), instead of `epsilon`.
     silos: scheme or rules instead of the method's own.

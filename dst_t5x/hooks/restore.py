@@ -20,22 +20,20 @@ from jax.sharding import NamedSharding
 from t5x import train_state as train_state_lib  # type: ignore
 from t5x import utils  # type: ignore
 
-from dst_t5x import delta_checkpoint
-from dst_t5x.counting import Layout
+from dst_t5x.arrays.paths import named_leaves
+from dst_t5x.checkpoint import delta_checkpoint, manifest, saved_arrays
+from dst_t5x.core.counting import Layout
 from dst_t5x.hooks import (
   before_run,
   dataset_state,
   delta_state,
   inner,
-  manifest,
-  saved_arrays,
-  seed,
   seed_memory,
 )
 from dst_t5x.hooks.inference_keeper import InferenceKeeper
 from dst_t5x.hooks.optimizer import Selective
 from dst_t5x.hooks.train_keeper import TrainKeeper
-from dst_t5x.paths import named_leaves
+from dst_t5x.seeds import sharded
 
 _INNER_STATES = ('full', 'none')
 
@@ -92,7 +90,7 @@ class SeedInitializer(utils.TrainStateInitializer):
       checkpoint = before_run.checkpoint_to_infer_from(checkpoint_path)
     else:
       before_run.optimizer(optimizer_def)
-      found = seed.open_source(seed_path, macro='INITIAL_CHECKPOINT_PATH')
+      found = sharded.open_source(seed_path, macro='INITIAL_CHECKPOINT_PATH')
       first = found.step or 0
       if total_steps is not None:
         before_run.steps(total_steps, first)
@@ -151,7 +149,7 @@ class SeedInitializer(utils.TrainStateInitializer):
         )
       )
 
-    params = seed.load(self._source, self._shardings)
+    params = sharded.load(self._source, self._shardings)
     state = self._partitioner.partition(
       begin,
       in_axis_resources=(
@@ -177,10 +175,10 @@ class SeedInitializer(utils.TrainStateInitializer):
     restore_dataset: bool,
   ) -> None:
     shapes = self.global_train_state_shape
-    seed.check(source, named_leaves(shapes.params))
+    sharded.check(source, named_leaves(shapes.params))
     optimizer_def.set_layout(self._layout)
     self._source, self._optimizer_def = source, optimizer_def
-    self._fingerprint = seed.fingerprint(source)
+    self._fingerprint = sharded.fingerprint(source)
     plan = optimizer_def.plan(shapes.params)
     saved = delta_checkpoint.latest(model_dir) if model_dir else None
     old = delta_checkpoint.open_checkpoint(saved) if saved else None
@@ -219,7 +217,7 @@ class SeedInitializer(utils.TrainStateInitializer):
     self._keeper = TrainKeeper(
       plan,
       mine,
-      functools.partial(seed.load, source, self._shardings),
+      functools.partial(sharded.load, source, self._shardings),
       self._fresh_inner,
       optimizer_def,
     )
@@ -232,12 +230,12 @@ class SeedInitializer(utils.TrainStateInitializer):
   ) -> None:
     told = checkpoint.manifest['seed']
     if seed_path:
-      source = seed.open_source(seed_path, macro='INITIAL_CHECKPOINT_PATH')
+      source = sharded.open_source(seed_path, macro='INITIAL_CHECKPOINT_PATH')
     else:
-      source = seed.open_source(
+      source = sharded.open_source(
         told['location'], macro=f'the seed that {checkpoint.location} names'
       )
-    found = seed.fingerprint(source)
+    found = sharded.fingerprint(source)
     if found != told['fingerprint']:
       raise manifest.ManifestError(
         f'{checkpoint.location} was trained from the seed {told["location"]} '
@@ -245,11 +243,11 @@ class SeedInitializer(utils.TrainStateInitializer):
         f'{found}. Give its own seed as INITIAL_CHECKPOINT_PATH'
       )
     shapes = named_leaves(self.global_train_state_shape.params)
-    seed.check(source, shapes)
+    sharded.check(source, shapes)
     self._keeper = InferenceKeeper(
       checkpoint.manifest,
       self._layout,
-      functools.partial(seed.load, source, self._shardings),
+      functools.partial(sharded.load, source, self._shardings),
     )
     self.global_train_state_shape = self._as_delta_state(
       self.global_train_state_shape

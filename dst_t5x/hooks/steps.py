@@ -1,6 +1,6 @@
 """T5X's step count begins where the seed's pretraining ended."""
 
-from dst_t5x.hooks import seed
+from dst_t5x.seeds import sharded
 
 
 def of_seed(seed_path: str) -> int:
@@ -19,7 +19,9 @@ def of_seed(seed_path: str) -> int:
     >>> of_seed('bundled')
     0
   """
-  return seed.open_source(seed_path, macro='INITIAL_CHECKPOINT_PATH').step or 0
+  return (
+    sharded.open_source(seed_path, macro='INITIAL_CHECKPOINT_PATH').step or 0
+  )
 
 
 def after_seed(seed_path: str, steps: int) -> int:

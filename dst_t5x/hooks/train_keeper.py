@@ -1,6 +1,6 @@
 """From a train state to a delta checkpoint, and back.
 
-The layout is told in `dst_t5x.delta_checkpoint`. Everything in it is small and
+The layout is told in `dst_t5x.checkpoint.delta_checkpoint`. Everything in it is small and
 replicated, so a checkpoint fits every mesh; what is large is either in the
 seed's own checkpoint or sharded as the parameters are.
 """
@@ -17,13 +17,15 @@ from flax import traverse_util
 from flax.linen import partitioning as flax_partitioning
 from jax.sharding import NamedSharding, PartitionSpec
 
-from dst_t5x import bit_types, plans, selective
-from dst_t5x.counting import Layout
-from dst_t5x.hooks import manifest as manifest_lib
-from dst_t5x.hooks import packing, saved_arrays, state_dicts, unpacking
+from dst_t5x.arrays import bit_types
+from dst_t5x.arrays.paths import named_leaves
+from dst_t5x.checkpoint import manifest as manifest_lib
+from dst_t5x.checkpoint import packing, saved_arrays, unpacking
+from dst_t5x.core import plans, selective
+from dst_t5x.core.counting import Layout
+from dst_t5x.hooks import state_dicts
 from dst_t5x.hooks.optimizer import Selective
-from dst_t5x.hooks.seed import LoadSeed
-from dst_t5x.paths import named_leaves
+from dst_t5x.seeds.sharded import LoadSeed
 
 # Fields of the method's state that are small; the others are rebuilt.
 _SMALL = ('count', 'carry', 'nonfinite', 'key', 'metrics')

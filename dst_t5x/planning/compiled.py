@@ -22,11 +22,11 @@ import seqio
 import tensorflow as tf
 from t5x import gin_utils, utils  # type: ignore
 
-from dst_t5x import gin_path
-from dst_t5x.counting import Layout
+from dst_t5x.core.counting import Layout
 from dst_t5x.hooks import inner, seed_memory
 from dst_t5x.hooks.optimizer import Selective
-from dst_t5x.planning import hlo, recipe, slices, virtual_slice
+from dst_t5x.planning import hlo, slices, virtual_slice
+from dst_t5x.recipes import gin_path, recipe
 
 # What a run reads and a plan does not.
 _UNUSED = (

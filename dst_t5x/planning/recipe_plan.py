@@ -15,11 +15,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from dst_t5x import methods, plans
-from dst_t5x.planning import recipe as recipes
+from dst_t5x.core import methods, plans
+from dst_t5x.network import transformer
+from dst_t5x.network.network_config import NetworkConfig
 from dst_t5x.planning import slices
-from dst_t5x.standalone import network
-from dst_t5x.standalone.network_config import NetworkConfig
+from dst_t5x.recipes import recipe as recipes
 
 # Which axis of a parameter T5X's standard rules split over 'model', by the end
 # of its path: they map vocab, mlp, heads and joined_kv to it, and leave embed,
@@ -332,7 +332,7 @@ def gib(count: int) -> str:
 
 @functools.lru_cache(maxsize=4)
 def _shapes(config: NetworkConfig) -> Mapping[str, jax.ShapeDtypeStruct]:
-  return network.param_shapes(config)
+  return transformer.param_shapes(config)
 
 
 def _method(name: str) -> methods.Method:

@@ -14,8 +14,8 @@ from unittest import mock
 
 import jax
 
-from dst_t5x import t5x_packages
 from dst_t5x.planning.slices import Slice
+from dst_t5x.recipes import t5x_packages
 
 
 def missing() -> str | None:

@@ -17,13 +17,13 @@ import numpy as np
 
 from dst_t5x.standalone import data_state
 from dst_t5x.standalone.data_state import DataStateError
-from dst_t5x.standalone.find_task import (
+from dst_t5x.standalone.quiet_tensorflow import quiet, seqio, tf
+from dst_t5x.standalone.task_lookup import (
   DataError,
   check_count,
   check_lengths,
   subtasks,
 )
-from dst_t5x.standalone.quiet_tensorflow import quiet, seqio, tf
 
 _POSITION = 'iterator'
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dst_t5x.standalone.find_task import DataError
+from dst_t5x.standalone.task_lookup import DataError
 
 _STATE = 'state.json'
 _FORMAT = 'dst_t5x.data'

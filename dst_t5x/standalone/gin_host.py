@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import gin
 import optax
 
-from dst_t5x import gin_path
-from dst_t5x.methods import Method, SiloScheme
-from dst_t5x.standalone.network_config import NetworkConfig
+from dst_t5x.core.methods import Method, SiloScheme
+from dst_t5x.network.network_config import NetworkConfig
+from dst_t5x.recipes import gin_path
 from dst_t5x.standalone.optimizers import Optimizer
 from dst_t5x.standalone.settings import TrainSettings
 

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from dst_t5x import atomic
+from dst_t5x.arrays import atomic
 
 FILE = 'history.jsonl'
 

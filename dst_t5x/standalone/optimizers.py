@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import optax
 
-from dst_t5x import known_names
+from dst_t5x.arrays import known_names
 
 Optimizer = Callable[[optax.ScalarOrSchedule], optax.GradientTransformation]
 

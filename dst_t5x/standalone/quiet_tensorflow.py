@@ -3,7 +3,8 @@
 Every module of this package takes them from here, so whichever comes first
 imports them properly:
 
-  from dst_t5x.standalone.quiet_tensorflow import seqio, tf
+  from dst_t5x.standalone.quiet_tensorflow import seqio
+  from dst_t5x.standalone.quiet_tensorflow import tf
 
 TF_CPP_MIN_LOG_LEVEL=0 in the environment shows all that TensorFlow says.
 """

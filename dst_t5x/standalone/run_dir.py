@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from dst_t5x import atomic
+from dst_t5x.arrays import atomic
 
 RUN_FILE = 'run.json'
 _LOCK_FILE = '.lock'

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import optax
 
-from dst_t5x.methods import Method, SiloScheme
+from dst_t5x.core.methods import Method, SiloScheme
 from dst_t5x.standalone.optimizers import Optimizer, adafactor
 
 

@@ -9,12 +9,12 @@ import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float32
 
-from dst_t5x import plans, selective
-from dst_t5x.counting import Layout
-from dst_t5x.paths import named_leaves
-from dst_t5x.selective import SelectiveState
-from dst_t5x.standalone.loss import loss as loss_fn
-from dst_t5x.standalone.network_config import NetworkConfig
+from dst_t5x.arrays.paths import named_leaves
+from dst_t5x.core import plans, selective
+from dst_t5x.core.counting import Layout
+from dst_t5x.core.selective import SelectiveState
+from dst_t5x.network.loss import loss as loss_fn
+from dst_t5x.network.network_config import NetworkConfig
 
 
 class TrainState(NamedTuple):

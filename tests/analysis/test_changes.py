@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from dst_t5x import silos
 from dst_t5x.analysis import changes
+from dst_t5x.core import silos
 
 
 def test_bits_are_compared_not_values():

@@ -13,8 +13,8 @@ import time
 import pytest
 from click import testing
 
-from dst_t5x import gin_path
 from dst_t5x.launch import local, local_commands, processes, t5x_main
+from dst_t5x.recipes import gin_path
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 # Each writes its process id to a file, which others wait for.

@@ -10,8 +10,8 @@ import sys
 
 import pytest
 
-from dst_t5x import gin_path
 from dst_t5x.launch import xm_launch
+from dst_t5x.recipes import gin_path
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 needs_xmanager = pytest.mark.skipif(

@@ -2,8 +2,9 @@
 
 import pytest
 
-from dst_t5x.planning import recipe, recipe_plan, slices
-from dst_t5x.silos import SiloError
+from dst_t5x.core.silos import SiloError
+from dst_t5x.planning import recipe_plan, slices
+from dst_t5x.recipes import recipe
 
 TINY = ('--gin_file=models/byte_tiny.gin', '--gin.EPSILON=0.01')
 # Parameters of the bundled seed's network, as `dst-t5x seed info` counts them

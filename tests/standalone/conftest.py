@@ -3,9 +3,11 @@
 import jax
 import pytest
 
-from dst_t5x import methods, seeds
-from dst_t5x.standalone import network, optimizers, text_files, train
-from dst_t5x.standalone.network_config import NetworkConfig
+from dst_t5x import seeds
+from dst_t5x.core import methods
+from dst_t5x.network import transformer
+from dst_t5x.network.network_config import NetworkConfig
+from dst_t5x.standalone import optimizers, text_files, training
 from dst_t5x.standalone.settings import TrainSettings
 
 CONFIG = NetworkConfig(
@@ -26,32 +28,21 @@ PAIRS = [
 
 
 @pytest.fixture(scope='session', autouse=True)
-def compilation_cache(tmp_path_factory):
-  """Compiles the step of equal runs once."""
-  options = {
-    'jax_compilation_cache_dir': str(tmp_path_factory.mktemp('compiled')),
-    'jax_persistent_cache_min_compile_time_secs': 0.0,
-    'jax_persistent_cache_min_entry_size_bytes': -1,
-  }
-  before = {name: getattr(jax.config, name) for name in options}
-  for name, value in options.items():
-    jax.config.update(name, value)
-  yield
-  for name, value in before.items():
-    jax.config.update(name, value)
+def _compiled_once(compilation_cache):
+  """Every run here compiles the same few programs."""
 
 
 @pytest.fixture
 def one_device(monkeypatch):
   """Runs on one device; a program for eight compiles much more slowly."""
   mesh = jax.sharding.Mesh(jax.devices()[:1], ('data',))
-  monkeypatch.setattr(train, 'data_mesh', lambda: mesh)
+  monkeypatch.setattr(training, 'data_mesh', lambda: mesh)
 
 
 @pytest.fixture(scope='session')
 def seed_file(tmp_path_factory):
   path = tmp_path_factory.mktemp('seed') / 'seed.safetensors'
-  params = jax.device_get(network.init_params(CONFIG, jax.random.key(0)))
+  params = jax.device_get(transformer.init_params(CONFIG, jax.random.key(0)))
   seeds.write(path, params, config=CONFIG.to_dict())
   return path
 

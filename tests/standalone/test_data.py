@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import dst_t5x.tasks.number_words  # noqa: F401  (registers the tasks)
-from dst_t5x.standalone import data, data_state, find_task
+from dst_t5x.standalone import data, data_state, task_lookup
 from dst_t5x.standalone.quiet_tensorflow import seqio, tf
 
 LENGTHS = {'inputs': 64, 'targets': 48}
@@ -337,35 +337,39 @@ def test_damaged_and_missing_files_are_refused(tmp_path):
   [
     (
       {'name': 'number_word'},
-      find_task.UnknownTaskError,
+      task_lookup.UnknownTaskError,
       "no task or mixture 'number_word' is registered; nearest: number_words,"
       '.* Import the module',
     ),
-    ({'name': 'qqq'}, find_task.UnknownTaskError, 'no name is near it'),
+    ({'name': 'qqq'}, task_lookup.UnknownTaskError, 'no name is near it'),
     (
       {'split': 'training'},
-      find_task.DataError,
+      task_lookup.DataError,
       "no split 'training'; it has: test, train, validation",
     ),
     (
       {'feature_lengths': {'inputs': 64}},
-      find_task.DataError,
+      task_lookup.DataError,
       "lack 'targets'",
     ),
     (
       {'feature_lengths': LENGTHS | {'target': 3}},
-      find_task.DataError,
+      task_lookup.DataError,
       "unknown feature 'target'; known: inputs, targets",
     ),
     (
       {'feature_lengths': {'inputs': 64, 'targets': 0}},
-      find_task.DataError,
+      task_lookup.DataError,
       "length of 'targets' .* is 0; must be a whole number >= 1",
     ),
-    ({'batch_size': 0}, find_task.DataError, 'batch_size is 0; must be'),
-    ({'batch_size': 2.0}, find_task.DataError, r'batch_size is 2\.0; must be'),
-    ({'seed': -1}, find_task.DataError, 'seed is -1; must be'),
-    ({'seed': True}, find_task.DataError, 'seed is True; must be'),
+    ({'batch_size': 0}, task_lookup.DataError, 'batch_size is 0; must be'),
+    (
+      {'batch_size': 2.0},
+      task_lookup.DataError,
+      r'batch_size is 2\.0; must be',
+    ),
+    ({'seed': -1}, task_lookup.DataError, 'seed is -1; must be'),
+    ({'seed': True}, task_lookup.DataError, 'seed is True; must be'),
   ],
 )
 def test_wrong_settings_are_refused(settings, error, message):
@@ -378,7 +382,9 @@ def test_a_task_without_examples_is_refused():
   name = register(
     'test_empty', preprocessors=[lambda ds: ds.filter(lambda _: False)]
   )
-  with pytest.raises(find_task.DataError, match="has no example in .*'train'"):
+  with pytest.raises(
+    task_lookup.DataError, match="has no example in .*'train'"
+  ):
     batches(name)
 
 
@@ -386,7 +392,7 @@ def test_a_task_without_inputs_is_refused():
   name = register(
     'test_targets_only', features={'targets': FEATURES['targets']}
   )
-  with pytest.raises(find_task.DataError, match="has no feature 'inputs'"):
+  with pytest.raises(task_lookup.DataError, match="has no feature 'inputs'"):
     batches(name)
 
 
@@ -405,5 +411,5 @@ def test_a_cache_that_is_not_there_is_refused():
   name = register(
     'test_cached', preprocessors=[seqio.CacheDatasetPlaceholder()]
   )
-  with pytest.raises(find_task.DataError, match="cache of 'test_cached'"):
+  with pytest.raises(task_lookup.DataError, match="cache of 'test_cached'"):
     batches(name, use_cached=True)

@@ -5,9 +5,10 @@ import jax
 import numpy as np
 import pytest
 
-from dst_t5x.standalone import decoding, evaluate, find_task, predict
-from dst_t5x.standalone.network import init_params
-from dst_t5x.standalone.network_config import NetworkConfig
+from dst_t5x.network import decoding
+from dst_t5x.network.network_config import NetworkConfig
+from dst_t5x.network.transformer import init_params
+from dst_t5x.standalone import evaluation, prediction, task_lookup
 from dst_t5x.standalone.quiet_tensorflow import seqio
 from dst_t5x.tasks import metrics, number_words
 
@@ -56,7 +57,7 @@ def oracle():
 # 500 = 7 · 64 + 52 = 5 · 100: the last batch is padded or full.
 @pytest.mark.parametrize('batch_size', [64, 100])
 def test_an_oracle_scores_100(oracle, batch_size):
-  scores = evaluate.evaluate(
+  scores = evaluation.evaluate(
     'number_words',
     predictor(oracle),
     feature_lengths=LENGTHS,
@@ -66,7 +67,7 @@ def test_an_oracle_scores_100(oracle, batch_size):
 
 
 def test_garbage_scores_0():
-  scores = evaluate.evaluate(
+  scores = evaluation.evaluate(
     'number_words', predictor(lambda _: 'ninety-'), feature_lengths=LENGTHS
   )
   assert scores == {'number_words': {'exact_match': 0.0}}
@@ -75,7 +76,7 @@ def test_garbage_scores_0():
 def test_a_share_is_counted_in_percent_and_in_order(oracle):
   inputs, _ = number_words.examples('number_words', 'test')
   right = set(inputs[:3])
-  scores = evaluate.evaluate(
+  scores = evaluation.evaluate(
     'number_words',
     predictor(lambda text: oracle(text) if text in right else 'no'),
     feature_lengths=LENGTHS,
@@ -90,7 +91,7 @@ def test_a_mixture_scores_each_task(oracle):
   def half(text):
     return oracle(text) if text and text.startswith('digits') else ''
 
-  scores = evaluate.evaluate(
+  scores = evaluation.evaluate(
     'number_words_pretrain',
     predictor(half),
     feature_lengths=LENGTHS,
@@ -112,7 +113,7 @@ def test_every_batch_has_the_same_shape():
     return np.ones((len(tokens), 1), np.int32)
 
   for split in ('validation', 'test'):
-    evaluate.evaluate(
+    evaluation.evaluate(
       'number_words',
       predict_fn,
       feature_lengths=LENGTHS,
@@ -125,7 +126,7 @@ def test_every_batch_has_the_same_shape():
 
 def test_predictions_and_metrics_are_written(oracle, tmp_path):
   for step in (3, 7):
-    evaluate.evaluate(
+    evaluation.evaluate(
       'number_words',
       predictor(oracle),
       feature_lengths=LENGTHS,
@@ -147,9 +148,9 @@ def test_predictions_and_metrics_are_written(oracle, tmp_path):
 
 def test_inputs_that_may_have_been_cut_are_reported(oracle):
   with pytest.warns(
-    evaluate.TruncationWarning, match='of 500 inputs fill all 16 tokens'
+    evaluation.TruncationWarning, match='of 500 inputs fill all 16 tokens'
   ):
-    evaluate.evaluate(
+    evaluation.evaluate(
       'number_words',
       predictor(lambda _: ''),
       feature_lengths={'inputs': 16, 'targets': 48},
@@ -189,20 +190,25 @@ def broken(targets, predictions):
 @pytest.mark.parametrize(
   ('name', 'settings', 'error', 'message'),
   [
-    ('number_wrods', {}, find_task.UnknownTaskError, 'nearest: number_words'),
-    ('number_words', {'split': 'dev'}, find_task.DataError, "no split 'dev'"),
+    ('number_wrods', {}, task_lookup.UnknownTaskError, 'nearest: number_words'),
+    ('number_words', {'split': 'dev'}, task_lookup.DataError, "no split 'dev'"),
     (
       'number_words',
       {'feature_lengths': {'inputs': 4}},
-      find_task.DataError,
+      task_lookup.DataError,
       "lack 'targets'",
     ),
-    ('number_words', {'num_examples': 0}, find_task.DataError, 'num_examples'),
-    ('number_words', {'batch_size': 0}, find_task.DataError, 'batch_size'),
+    (
+      'number_words',
+      {'num_examples': 0},
+      task_lookup.DataError,
+      'num_examples',
+    ),
+    ('number_words', {'batch_size': 0}, task_lookup.DataError, 'batch_size'),
     (
       register('eval_unscored', []),
       {},
-      find_task.DataError,
+      task_lookup.DataError,
       "no metric to evaluate 'eval_unscored'",
     ),
     (
@@ -214,7 +220,7 @@ def broken(targets, predictions):
     (
       register('eval_empty', [metrics.exact_match], count=0),
       {},
-      find_task.DataError,
+      task_lookup.DataError,
       "'eval_empty' has no example in split 'validation'",
     ),
     (
@@ -228,7 +234,7 @@ def broken(targets, predictions):
 def test_what_cannot_be_evaluated_is_refused(name, settings, error, message):
   settings = {'feature_lengths': LENGTHS} | settings
   with pytest.raises(error, match=message):
-    evaluate.evaluate(name, predictor(lambda _: ''), **settings)
+    evaluation.evaluate(name, predictor(lambda _: ''), **settings)
 
 
 def test_a_mixture_says_which_tasks_it_leaves_out():
@@ -239,7 +245,7 @@ def test_a_mixture_says_which_tasks_it_leaves_out():
   if 'eval_mixture' not in seqio.MixtureRegistry.names():
     seqio.MixtureRegistry.add('eval_mixture', names, default_rate=1)
   with pytest.warns(UserWarning, match='want of a metric: eval_unscored'):
-    scores = evaluate.evaluate(
+    scores = evaluation.evaluate(
       'eval_mixture', predictor(lambda _: ''), feature_lengths=LENGTHS
     )
   assert scores == {'eval_scored': {'exact_match': 0.0}}
@@ -255,7 +261,9 @@ def test_a_mixture_says_which_tasks_it_leaves_out():
 )
 def test_a_wrong_predictor_is_refused(answer, message):
   with pytest.raises(ValueError, match=f'predict_fn returned {message}'):
-    evaluate.evaluate('number_words', lambda _: answer, feature_lengths=LENGTHS)
+    evaluation.evaluate(
+      'number_words', lambda _: answer, feature_lengths=LENGTHS
+    )
 
 
 @pytest.fixture
@@ -273,7 +281,7 @@ def echo(monkeypatch):
 
 def free(texts, **changed):
   settings: Any = {'input_length': 16, 'max_decode_len': 8, 'batch_size': 2}
-  return evaluate.predict_texts(TINY, None, texts, **settings | changed)
+  return evaluation.predict_texts(TINY, None, texts, **settings | changed)
 
 
 def test_free_texts_come_back_in_order(echo):
@@ -293,7 +301,7 @@ def test_free_texts_come_back_in_order(echo):
 
 def test_free_texts_that_are_cut_are_reported(echo):
   with pytest.warns(
-    evaluate.TruncationWarning,
+    evaluation.TruncationWarning,
     match='2 of 3 texts were cut to 4 tokens.*text 2, has 6',
   ):
     found = free(['abcd', 'abc', 'abcde'], input_length=4)
@@ -328,7 +336,7 @@ def test_a_network_is_evaluated_as_it_decodes():
   params = init_params(TINY, jax.random.key(0))
   lengths = {'inputs': 32, 'targets': 6}
   base = 'number_words_digits_to_en'
-  texts = evaluate.predict_texts(
+  texts = evaluation.predict_texts(
     TINY,
     params,
     number_words.examples(base, 'validation')[0][:3],
@@ -343,7 +351,7 @@ def test_a_network_is_evaluated_as_it_decodes():
     return {'seen': float(len(predictions))}
 
   register('eval_network', [record], count=3, base=base)
-  scores = evaluate.evaluate_params(
+  scores = evaluation.evaluate_params(
     'eval_network',
     TINY,
     params,
@@ -352,4 +360,4 @@ def test_a_network_is_evaluated_as_it_decodes():
   )
   assert scores == {'eval_network': {'seen': 3.0}}
   assert seen == texts
-  assert predict.predict_texts is evaluate.predict_texts
+  assert prediction.predict_texts is evaluation.predict_texts

@@ -15,12 +15,14 @@ import numpy as np
 import pytest
 
 from dst_t5x import delta as delta_lib
-from dst_t5x import delta_file, methods, seeds, selective
+from dst_t5x import seeds
 from dst_t5x.analysis.changes import changed_positions
-from dst_t5x.paths import flatten
-from dst_t5x.standalone import checkpoints, history, run_dir, train
+from dst_t5x.arrays.paths import flatten
+from dst_t5x.core import methods, selective
+from dst_t5x.delta.file import container
+from dst_t5x.network.network_config import NetworkConfig
+from dst_t5x.standalone import history, run_checkpoints, run_dir, training
 from dst_t5x.standalone.interrupts import Interrupted
-from dst_t5x.standalone.network_config import NetworkConfig
 
 pytestmark = pytest.mark.usefixtures('one_device')
 
@@ -42,16 +44,14 @@ def same_bits(a, b):
 
 
 def run(settings, seed, out, **kwargs):
-  return train.train(settings, seed=seed, out=out, quiet=True, **kwargs)
+  return training.train(settings, seed=seed, out=out, quiet=True, **kwargs)
 
 
 def test_a_run_leaves_a_delta_that_gives_its_parameters(
   tiny_settings, tiny_seed, tmp_path
 ):
   result = run(tiny_settings, tiny_seed, tmp_path)
-  adapted = delta_lib.apply(
-    tiny_seed.params, delta_file.read(result.delta_path)
-  )
+  adapted = delta_lib.apply(tiny_seed.params, container.read(result.delta_path))
   assert same_bits(adapted, result.params)
   assert not same_bits(adapted, tiny_seed.params)
   changed = sum(
@@ -86,7 +86,7 @@ def test_a_resumed_run_ends_in_the_same_bits(
 
   with pytest.raises(Killed):
     run(settings, tiny_seed, tmp_path / 'cut', on_step=kill_at_5)
-  assert checkpoints.steps(tmp_path / 'cut')[-1] == 4
+  assert run_checkpoints.steps(tmp_path / 'cut')[-1] == 4
   resumed = run(settings, tiny_seed, tmp_path / 'cut')
   assert same_bits(resumed.params, whole.params)
   assert resumed.delta_path.read_bytes() == whole.delta_path.read_bytes()
@@ -105,7 +105,7 @@ def test_a_cold_start_ends_elsewhere(tiny_settings, tiny_seed, tmp_path):
 
   with pytest.raises(Killed):
     run(tiny_settings, tiny_seed, tmp_path / 'cut', on_step=kill_at_5)
-  real = checkpoints.restore
+  real = run_checkpoints.restore
 
   def without_inner_state(root, step, template, **kwargs):
     state = real(root, step, template, **kwargs)
@@ -113,7 +113,7 @@ def test_a_cold_start_ends_elsewhere(tiny_settings, tiny_seed, tmp_path):
     return state._replace(selective=state.selective._replace(inner=inner))
 
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(checkpoints, 'restore', without_inner_state)
+    patch.setattr(run_checkpoints, 'restore', without_inner_state)
     cold = run(tiny_settings, tiny_seed, tmp_path / 'cut')
   assert not same_bits(cold.params, whole.params)
 
@@ -159,7 +159,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tiny_settings, tiny_seed, tmp_path):
 
   with pytest.raises(Interrupted, match=r'after step 4 of 6.*same command'):
     run(tiny_settings, tiny_seed, tmp_path / 'cut', on_step=interrupt_at_3)
-  assert checkpoints.steps(tmp_path / 'cut')[-1] == 4
+  assert run_checkpoints.steps(tmp_path / 'cut')[-1] == 4
   resumed = run(tiny_settings, tiny_seed, tmp_path / 'cut')
   whole = run(tiny_settings, tiny_seed, tmp_path / 'whole')
   assert same_bits(resumed.params, whole.params)
@@ -170,11 +170,13 @@ def test_a_nan_loss_stops_the_run_and_keeps_the_checkpoints(
 ):
   settings = tiny_settings._replace(learning_rate=1e30, method=methods.full())
   settings = settings._replace(epsilon=None, checkpoint_period=1)
-  with pytest.raises(train.NonFiniteLossError, match=r'step \d+.*checkpoint'):
+  with pytest.raises(
+    training.NonFiniteLossError, match=r'step \d+.*checkpoint'
+  ):
     run(settings, tiny_seed, tmp_path)
-  for step in checkpoints.steps(tmp_path):
-    delta = delta_file.read(
-      checkpoints.path_of(tmp_path, step) / 'delta.safetensors'
+  for step in run_checkpoints.steps(tmp_path):
+    delta = container.read(
+      run_checkpoints.path_of(tmp_path, step) / 'delta.safetensors'
     )
     assert all(np.isfinite(e.values).all() for e in delta.entries.values())
 
@@ -184,7 +186,7 @@ def test_nonfinite_scores_name_the_parameter(
 ):
   settings = tiny_settings._replace(learning_rate=1e38)
   with pytest.raises(
-    (selective.NonFiniteScoreError, train.NonFiniteLossError),
+    (selective.NonFiniteScoreError, training.NonFiniteLossError),
     match=r'kernel|scale|embedding|loss is',
   ):
     run(settings, tiny_seed, tmp_path)
@@ -193,18 +195,18 @@ def test_nonfinite_scores_name_the_parameter(
 def test_a_full_disk_leaves_the_last_checkpoint(
   tiny_settings, tiny_seed, tmp_path, monkeypatch
 ):
-  real = checkpoints.save
+  real = run_checkpoints.save
 
   def full(root, step, *args, **kwargs):
     if step >= 4:
       raise OSError(errno.ENOSPC, 'No space left on device')
     return real(root, step, *args, **kwargs)
 
-  monkeypatch.setattr(checkpoints, 'save', full)
+  monkeypatch.setattr(run_checkpoints, 'save', full)
   with pytest.raises(OSError, match=r'no space.*last good checkpoint.*step 2'):
     run(tiny_settings, tiny_seed, tmp_path)
   monkeypatch.undo()
-  assert checkpoints.steps(tmp_path) == [2]
+  assert run_checkpoints.steps(tmp_path) == [2]
   resumed = run(tiny_settings, tiny_seed, tmp_path)
   assert resumed.step == 6
 
@@ -244,7 +246,7 @@ def _broken(params, kind):
     flat['encoder/layers_1/mlp/wo/kernel'] = flat[path]
   else:
     flat[path] = flat[path][:, :1]
-  from dst_t5x.paths import unflatten
+  from dst_t5x.arrays.paths import unflatten
 
   return unflatten(flat)
 
@@ -266,7 +268,7 @@ def test_eight_devices_share_the_batch(
   one = run(tiny_settings, tiny_seed, tmp_path / 'one')
   mesh = jax.sharding.Mesh(jax.devices(), ('data',))
   assert mesh.size == 8
-  monkeypatch.setattr(train, 'data_mesh', lambda: mesh)
+  monkeypatch.setattr(training, 'data_mesh', lambda: mesh)
   eight = run(tiny_settings, tiny_seed, tmp_path / 'eight')
   for path, entry in one.delta.entries.items():
     other = eight.delta.entries[path]
@@ -280,9 +282,9 @@ def test_a_network_that_contradicts_the_seed_is_refused(tiny_seed):
   own = NetworkConfig.from_dict(tiny_seed.config)
   # The tensors have the same shapes with half the heads, twice as wide.
   other = dataclasses.replace(own, num_heads=1, head_dim=8)
-  assert train.network_config(tiny_seed, own) == own
+  assert training.network_config(tiny_seed, own) == own
   with pytest.raises(ValueError, match='num_heads: 2 in the seed, 1 named'):
-    train.network_config(tiny_seed, other)
+    training.network_config(tiny_seed, other)
 
 
 def test_dropout_is_off_by_default_and_changes_the_run(
@@ -297,7 +299,7 @@ def test_dropout_is_off_by_default_and_changes_the_run(
 
 def _command(text_file, seed_file, out):
   return [
-    sys.executable, '-m', 'dst_t5x.cli', 'train', '--quiet',
+    sys.executable, '-m', 'dst_t5x.commands.cli', 'train', '--quiet',
     '--train-file', str(text_file), '--seed', str(seed_file),
     '--out', str(out), '--epsilon', '0.02', '--steps', '40',
     '--batch-size', '8', '--learning-rate', '0.1', '--optimizer', 'adamw',
@@ -326,16 +328,16 @@ def test_kill_9_at_any_time_loses_no_checkpoint(text_file, seed_file, tmp_path):
     )
     wanted = 2 * (kill + 1) * 16 // kills
     while process.poll() is None and not any(
-      s >= wanted for s in checkpoints.steps(out)
+      s >= wanted for s in run_checkpoints.steps(out)
     ):
       time.sleep(0.002)
     time.sleep(float(random.uniform(0, 0.02)))
     process.kill()
     process.wait()
-    for step in checkpoints.steps(out):
-      place = checkpoints.path_of(out, step)
+    for step in run_checkpoints.steps(out):
+      place = run_checkpoints.path_of(out, step)
       assert json.loads((place / 'checkpoint.json').read_text())['step'] == step
-      delta_file.read(place / 'delta.safetensors')
+      container.read(place / 'delta.safetensors')
   subprocess.run(
     _command(text_file, seed_file, out),
     env=environment,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from dst_t5x import seeds
-from dst_t5x.seed_layouts import writing
+from dst_t5x.seeds import conversion
 from tests.t5x import runs
 
 LENGTHS = {'inputs': 128, 'targets': 128}
@@ -51,7 +51,7 @@ def seed(once) -> pathlib.Path:
 
   def build(folder: pathlib.Path) -> None:
     bundled = seeds.read('bundled')
-    writing.write(
+    conversion.write(
       't5x', bundled.params, folder, step=1000, config=bundled.config
     )
 

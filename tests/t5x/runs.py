@@ -21,7 +21,7 @@ import tensorflow as tf
 from etils import epath
 from tensorboard.backend.event_processing import event_accumulator
 
-from dst_t5x import gin_path
+from dst_t5x.recipes import gin_path
 
 MODEL = 'models/byte_tiny.gin'
 TASK = 'tasks/number_words.gin'

@@ -8,8 +8,9 @@ import gin
 import pytest
 from t5x import gin_utils  # type: ignore
 
-from dst_t5x import gin_path, seeds
-from dst_t5x.seed_layouts import writing
+from dst_t5x import seeds
+from dst_t5x.recipes import gin_path
+from dst_t5x.seeds import conversion
 from tests.t5x import runs
 
 RULES = """
@@ -188,7 +189,7 @@ def _other_seed(tmp_path):
     'embedding': bundled.params['token_embedder']['embedding'] * 2,
   }
   return str(
-    writing.write(
+    conversion.write(
       't5x',
       {**bundled.params, 'token_embedder': embedder},
       tmp_path / 'other',

@@ -21,9 +21,10 @@ import jax, jax.numpy as jnp, numpy as np, seqio
 from jax.sharding import Mesh, PartitionSpec as P
 from t5x import adafactor, models, partitioning, trainer, utils
 from t5x.examples.t5 import network
-from dst_t5x import methods
-from dst_t5x.counting import Layout
-from dst_t5x.hooks import inner, optimizer
+from dst_t5x.core import methods
+from dst_t5x.core.counting import Layout
+from dst_t5x.hooks import inner
+from dst_t5x.hooks import optimizer
 
 topology, data, model, out = sys.argv[1:]
 shape = int(data), int(model)

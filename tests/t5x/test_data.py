@@ -9,7 +9,7 @@ import seqio
 from t5x import utils  # type: ignore
 
 import dst_t5x.tasks.number_words  # noqa: F401
-from dst_t5x.hooks import data
+from dst_t5x.hooks import datasets
 
 CONFIG = utils.DatasetConfig(
   mixture_or_task_name='number_words',
@@ -24,7 +24,7 @@ CONVERTER = functools.partial(seqio.EncDecFeatureConverter)
 
 
 def reader(shard, shards, *, same=True, first_step=1000) -> Any:
-  return data.get_dataset(
+  return datasets.get_dataset(
     CONFIG, shard, shards, CONVERTER, first_step=first_step, same_batches=same
   )
 
@@ -70,7 +70,9 @@ def test_position_is_restored_but_for_the_first_step(tmp_path):
 def test_what_cannot_be_read_alike():
   config = utils.DatasetConfig(**{**vars(CONFIG), 'seed': None})
   with pytest.raises(ValueError, match='RANDOM_SEED'):
-    data.get_dataset(config, 0, 2, CONVERTER, first_step=0, same_batches=True)
+    datasets.get_dataset(
+      config, 0, 2, CONVERTER, first_step=0, same_batches=True
+    )
   with pytest.raises(ValueError, match='BATCH_SIZE=8.*3 data shards'):
     reader(0, 3)
 
@@ -84,4 +86,4 @@ def test_what_cannot_be_read_alike():
   ],
 )
 def test_step_of(name, step):
-  assert data.step_of(name) == step
+  assert datasets.step_of(name) == step

@@ -8,12 +8,21 @@ import sys
 import numpy as np
 import pytest
 
-from dst_t5x import delta, delta_file, paths, seeds
+from dst_t5x import delta, seeds
+from dst_t5x.arrays import paths
+from dst_t5x.delta.file import container
 from tests.t5x import runs
 
 
 def dst_t5x(*arguments: str) -> dict:
-  line = [sys.executable, '-m', 'dst_t5x.cli', 'delta', *arguments, '--json']
+  line = [
+    sys.executable,
+    '-m',
+    'dst_t5x.commands.cli',
+    'delta',
+    *arguments,
+    '--json',
+  ]
   done = subprocess.run(line, capture_output=True, text=True, check=False)
   assert done.returncode == 0, done.stderr
   return json.loads(done.stdout)
@@ -31,7 +40,7 @@ def file(tmp_path_factory) -> pathlib.Path:
     tuned[path].reshape(-1)[chosen] *= 2
   found = delta.diff(seed, paths.unflatten(tuned), method='doubled', step=30)
   path = tmp_path_factory.mktemp('import') / 'delta.safetensors'
-  delta_file.write(found, path)
+  container.write(found, path)
   return path
 
 

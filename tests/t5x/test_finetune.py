@@ -35,7 +35,7 @@ def silo(path: str) -> str:
 
 
 def dst_t5x(*arguments: str) -> str:
-  line = [sys.executable, '-m', 'dst_t5x.cli', *arguments]
+  line = [sys.executable, '-m', 'dst_t5x.commands.cli', *arguments]
   done = subprocess.run(line, capture_output=True, text=True, check=False)
   assert done.returncode == 0, done.stderr
   return done.stdout

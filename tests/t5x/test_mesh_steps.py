@@ -24,10 +24,13 @@ if len(sys.argv) > 3:
   address, count, index = sys.argv[3:]
   jax.distributed.initialize(address, int(count), int(index))
 
-from dst_t5x import methods
-from dst_t5x.counting import Layout
-from dst_t5x.hooks import inner, optimizer, packing, partitioning
-from dst_t5x.paths import named_leaves
+from dst_t5x.core import methods
+from dst_t5x.core.counting import Layout
+from dst_t5x.hooks import inner
+from dst_t5x.hooks import optimizer
+from dst_t5x.checkpoint import packing
+from dst_t5x.hooks import partitioning
+from dst_t5x.arrays.paths import named_leaves
 
 SHAPES = {
   'encoder': {'layers_0': {'mlp': {'wi': (64, 128), 'wo': (128, 64)}},

@@ -4,10 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from dst_t5x import methods, plans, selective, silos
-from dst_t5x.hooks import metrics
-from dst_t5x.planning import recipe
-from dst_t5x.standalone import network
+from dst_t5x.core import methods, plans, selective, silos
+from dst_t5x.hooks import subset_metrics
+from dst_t5x.network import transformer
+from dst_t5x.recipes import recipe
 from tests.t5x import runs
 
 
@@ -85,7 +85,7 @@ def test_modules_join_the_layers():
   partition = silos.assign(
     shapes, stack_axes={'encoder/layers/mlp/wi/kernel': 1}
   )
-  assert metrics.modules(partition) == {
+  assert subset_metrics.modules(partition) == {
     'decoder/decoder_norm': [0],
     'decoder/mlp': [1, 2],
     'encoder/mlp': [3, 4],
@@ -96,7 +96,7 @@ def test_of_a_model_with_more_parameters_than_int32_counts():
   read = recipe.read(
     recipe.flags(['--gin_file=models/t5_1_1_xxl.gin', '--gin.EPSILON=1e-6'])
   )
-  seed = network.param_shapes(read.network)
+  seed = transformer.param_shapes(read.network)
   plan = plans.make(methods.dst(), seed, epsilon=1e-6)
   assert plan.total > 2**32
 
@@ -106,8 +106,8 @@ def test_of_a_model_with_more_parameters_than_int32_counts():
     new, state = selective.step(plan, propose, params, state, params)
     first = {path: x != seed[path] for path, x in new.items()}
     return {
-      **metrics.subset_values(plan, state.metrics),
-      **metrics.moves(plan, params, new, seed, first),
+      **subset_metrics.subset_values(plan, state.metrics),
+      **subset_metrics.moves(plan, params, new, seed, first),
     }
 
   found = jax.eval_shape(step, seed, seed)

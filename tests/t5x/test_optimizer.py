@@ -15,11 +15,11 @@ from jax.sharding import PartitionSpec as P
 from t5x import adafactor, models, optimizers, trainer, utils  # type: ignore
 from t5x.examples.t5 import network  # type: ignore
 
-from dst_t5x import methods, optax_api
-from dst_t5x.counting import Layout
+from dst_t5x.arrays.paths import named_leaves
+from dst_t5x.core import methods, optax_api
+from dst_t5x.core.counting import Layout
 from dst_t5x.hooks import inner, partitioning
 from dst_t5x.hooks.optimizer import Selective
-from dst_t5x.paths import named_leaves
 from tests import checks
 
 SHAPES = {'a': {'kernel': (6, 8)}, 'b': {'kernel': (8, 4), 'scale': (8,)}}

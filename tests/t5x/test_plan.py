@@ -14,10 +14,11 @@ import seqio
 from t5x import adafactor, models, utils  # type: ignore
 from t5x.examples.t5 import network  # type: ignore
 
-from dst_t5x import methods
+from dst_t5x.arrays.paths import named_leaves
+from dst_t5x.core import methods
 from dst_t5x.hooks import inner, optimizer, partitioning
-from dst_t5x.paths import named_leaves
-from dst_t5x.planning import recipe, recipe_plan, slices
+from dst_t5x.planning import recipe_plan, slices
+from dst_t5x.recipes import recipe
 from tests.t5x import libtpu
 
 BATCH = (
@@ -108,7 +109,7 @@ def test_compiles_the_recipe_for_a_slice(tmp_path):
   line = [
     sys.executable,
     '-m',
-    'dst_t5x.cli',
+    'dst_t5x.commands.cli',
     'plan',
     '--topology=v5e:4x4',
     '--model=byte_tiny',

@@ -12,11 +12,12 @@ from flax.linen import partitioning as flax_partitioning
 from jax.sharding import PartitionSpec as P
 from t5x import utils  # type: ignore
 
-from dst_t5x import methods
-from dst_t5x.counting import Layout
-from dst_t5x.hooks import inner, packing, partitioning, unpacking
+from dst_t5x.arrays.paths import named_leaves
+from dst_t5x.checkpoint import packing, unpacking
+from dst_t5x.core import methods
+from dst_t5x.core.counting import Layout
+from dst_t5x.hooks import inner, partitioning
 from dst_t5x.hooks.optimizer import Selective
-from dst_t5x.paths import named_leaves
 from tests import checks
 
 LAYERS, WIDTH = 3, 16

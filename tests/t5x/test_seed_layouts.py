@@ -19,9 +19,10 @@ from t5x import (
 )
 from t5x.examples.t5 import network as t5x_network
 
-from dst_t5x import fingerprints, paths, seeds
-from dst_t5x.seed_layouts import writing
-from dst_t5x.standalone.network_config import NetworkConfig
+from dst_t5x import seeds
+from dst_t5x.arrays import fingerprints, paths
+from dst_t5x.network.network_config import NetworkConfig
+from dst_t5x.seeds import conversion
 
 # T5X's mesh on a CPU is model-parallel over all eight devices, so sizes have to
 # divide by eight; and its arrays are written in eight pieces.
@@ -208,7 +209,7 @@ def test_t5x_restores_ours_for_inference(
   tmp_path, layout, orbax, config, dtype
 ):
   params = random_params(config, dtype)
-  where = writing.write(layout, params, tmp_path / 'run', step=STEP)
+  where = conversion.write(layout, params, tmp_path / 'run', step=STEP)
   assert where == str(tmp_path / 'run' / f'checkpoint_{STEP}')
   state = restored(config, where, orbax=orbax, training=False)
   assert int(state.step) == STEP
@@ -220,7 +221,7 @@ def test_t5x_restores_ours_for_inference(
 )
 def test_t5x_restores_ours_for_training(tmp_path, layout, orbax):
   params = random_params(UNTIED)
-  where = writing.write(layout, params, tmp_path / 'checkpoint_7')
+  where = conversion.write(layout, params, tmp_path / 'checkpoint_7')
   state = restored(UNTIED, where, orbax=orbax, training=True, fallback=True)
   assert int(state.step) == 7
   assert_same(jax.device_get(dict(state.params)), params)
@@ -229,7 +230,7 @@ def test_t5x_restores_ours_for_training(tmp_path, layout, orbax):
 
 def test_t5x_reads_our_legacy_checkpoint_without_a_model(tmp_path):
   params = random_params(TIED)
-  where = writing.write('t5x', params, tmp_path / 'checkpoint_7')
+  where = conversion.write('t5x', params, tmp_path / 'checkpoint_7')
   found = checkpoints.load_t5x_checkpoint(where)
   assert int(found['state']['step']) == 7
   assert_same(found['target'], params)
@@ -239,7 +240,7 @@ def test_t5xs_interactive_model_takes_our_legacy_checkpoint(tmp_path):
   from t5x import interactive_model  # type: ignore
 
   params = random_params(UNTIED)
-  where = writing.write('t5x', params, tmp_path / 'run' / 'checkpoint_7')
+  where = conversion.write('t5x', params, tmp_path / 'run' / 'checkpoint_7')
   host = t5x(training=False)
   model: Any = interactive_model.InteractiveModel(
     batch_size=2,
@@ -262,7 +263,7 @@ def test_t5xs_interactive_model_takes_our_legacy_checkpoint(tmp_path):
 def test_what_t5x_wrote_survives_every_layout(saved, tmp_path, layout, to):
   location = saved.folder / 'float32' / layout / f'checkpoint_{STEP}'
   suffix = '.safetensors' if to == 'dst_t5x' else ''
-  where = writing.write(
+  where = conversion.write(
     to, seeds.read(location).params, tmp_path / f'out{suffix}', step=STEP
   )
   assert_same(seeds.read(where).params, saved.params)

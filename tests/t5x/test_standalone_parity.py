@@ -19,11 +19,12 @@ from t5x import decoding as t5x_decoding  # type: ignore
 from t5x import models  # type: ignore
 from t5x.examples.t5 import network as t5x_network
 
-from dst_t5x import gin_path, paths
-from dst_t5x.standalone import layers, network
-from dst_t5x.standalone.decoding import decode
-from dst_t5x.standalone.loss import loss
-from dst_t5x.standalone.network_config import NetworkConfig
+from dst_t5x.arrays import paths
+from dst_t5x.network import layers, transformer
+from dst_t5x.network.decoding import decode
+from dst_t5x.network.loss import loss
+from dst_t5x.network.network_config import NetworkConfig
+from dst_t5x.recipes import gin_path
 
 UNTIED = NetworkConfig(
   vocab_size=24,
@@ -64,7 +65,7 @@ def random_params(config, seed, scale=0.5):
   return paths.unflatten(
     {
       path: rng.normal(0.0, scale, leaf.shape).astype(np.float32)
-      for path, leaf in network.param_shapes(config).items()
+      for path, leaf in transformer.param_shapes(config).items()
     }
   )
 
@@ -129,7 +130,7 @@ def test_parameter_names_and_shapes(config):
   )
   theirs = paths.flatten(dict(variables['params']))
   assert {k: (v.shape, v.dtype) for k, v in theirs.items()} == {
-    k: (v.shape, v.dtype) for k, v in network.param_shapes(config).items()
+    k: (v.shape, v.dtype) for k, v in transformer.param_shapes(config).items()
   }
 
 
@@ -148,7 +149,9 @@ def test_initial_parameters_from_the_same_key():
           key, {k: v.shape for k, v in batch.items()}
         )['params']
       )(jax.random.key(3)),
-      jax.jit(lambda key: network.init_params(config, key))(jax.random.key(3)),
+      jax.jit(lambda key: transformer.init_params(config, key))(
+        jax.random.key(3)
+      ),
     )
   )
   assert theirs.keys() == ours.keys()
@@ -176,7 +179,7 @@ def test_logits_loss_and_gradients(config, packed):
       value, metrics = loss(
         config, params, batch, z_loss=1e-2, label_smoothing=0.1
       )
-      return value, (metrics, network.logits(config, params, batch))
+      return value, (metrics, transformer.logits(config, params, batch))
 
     return jax.value_and_grad(total, has_aux=True)(params)
 
@@ -208,7 +211,7 @@ def test_logits_loss_and_gradients(config, packed):
 def test_logits_in_bfloat16():
   config = dataclasses.replace(UNTIED, dtype='bfloat16')
   params, batch = random_params(config, 1), make_batch(packed=True)
-  ours = jax.jit(lambda p: network.logits(config, p, batch))(params)
+  ours = jax.jit(lambda p: transformer.logits(config, p, batch))(params)
   theirs = jax.jit(lambda p: t5x_model(config)._compute_logits(p, batch))(
     params
   )
@@ -232,7 +235,7 @@ def test_dropout_is_at_the_same_places(monkeypatch):
   theirs = t5x_model(config)._compute_logits(params, batch, key)
   their_draws = draws.copy()
   draws.clear()
-  ours = network.logits(config, params, batch, dropout_key=key)
+  ours = transformer.logits(config, params, batch, dropout_key=key)
   assert draws == their_draws
   # Embeddings and last norms: 4. A layer: 2 (encoder) or 3 (decoder) residual
   # branches, 1 or 2 attentions, 1 feed-forward.

@@ -6,11 +6,11 @@ import click.testing
 import jax
 import pytest
 
-from dst_t5x import cli, seeds
-from dst_t5x.commands import task_setup
-from dst_t5x.standalone import evaluate as evaluate_lib
-from dst_t5x.standalone import network
-from dst_t5x.standalone.network_config import NetworkConfig
+from dst_t5x import seeds
+from dst_t5x.commands import cli, task_setup
+from dst_t5x.network import transformer
+from dst_t5x.network.network_config import NetworkConfig
+from dst_t5x.standalone import evaluation as evaluate_lib
 from dst_t5x.standalone.quiet_tensorflow import seqio
 from dst_t5x.tasks import superglue
 
@@ -22,7 +22,7 @@ LENGTHS = ('--inputs-length', '64', '--targets-length', '32')
 @pytest.fixture(scope='module')
 def seed(tmp_path_factory):
   path = tmp_path_factory.mktemp('seed') / 'seed.safetensors'
-  params = jax.device_get(network.init_params(CONFIG, jax.random.key(0)))
+  params = jax.device_get(transformer.init_params(CONFIG, jax.random.key(0)))
   seeds.write(path, params, config=CONFIG.to_dict())
   return path
 

@@ -3,7 +3,7 @@
 import gin
 import pytest
 
-from dst_t5x import gin_path
+from dst_t5x.recipes import gin_path
 from dst_t5x.standalone.quiet_tensorflow import seqio
 from dst_t5x.tasks import end_of_document, superglue, vocabularies
 

@@ -1,0 +1,1 @@
+"""Parameters as flat arrays: paths, bits, hashes, and files that hold them."""

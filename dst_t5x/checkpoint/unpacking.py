@@ -1,0 +1,86 @@
+"""Small replicated arrays of a subset, put into sharded parameters."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+from jaxtyping import Array
+
+from dst_t5x.arrays import flat_access
+from dst_t5x.checkpoint import shards
+from dst_t5x.checkpoint.packing import Packed, entries, owner
+from dst_t5x.checkpoint.shards import Entry
+from dst_t5x.core.counting import Layout
+from dst_t5x.core.silos import Silos
+
+
+def unpack(
+  silos: Silos,
+  layout: Layout,
+  packed: tuple[Packed, ...],
+  base: Mapping[str, jax.Array],
+) -> dict[str, jax.Array]:
+  """Returns the parameters with the packed values at their positions.
+
+  Args:
+    silos: the partition.
+    layout: of the parameters.
+    packed: from `pack`; where it holds no values, True is written.
+    base: parameters, or masks, by path.
+
+  Returns:
+    A new tree of arrays, sharded as `base`.
+  """
+  silo_entries = entries(silos)
+
+  def local(packed: tuple[Packed, ...], base: dict[str, Array]) -> Any:
+    result = dict(base)
+    for one, inside in zip(packed, silo_entries, strict=True):
+      if not one.positions.shape[0]:
+        continue
+      owners = owner(one.counts, one.positions.shape[0])
+      for number, entry in enumerate(inside):
+        result[entry.path] = _scatter(
+          result[entry.path], entry, layout, one, owners == number
+        )
+    return result
+
+  specs = {path: layout.specs[path] for path in base}
+  return jax.shard_map(
+    local,
+    mesh=layout.mesh,
+    in_specs=(PartitionSpec(), specs),
+    out_specs=specs,
+    check_vma=False,
+  )(packed, dict(base))
+
+
+def _scatter(
+  base: Array, entry: Entry, layout: Layout, packed: Packed, used: Array
+) -> Array:
+  """Returns this device's shard with the values of one entry in place."""
+  spec = shards.slice_spec(layout.specs[entry.path], base.ndim, entry)
+  local = list(base.shape)
+  if entry.axis is not None:
+    del local[entry.axis]
+  extents = [
+    shards.extent(layout.mesh, spec, d, size) for d, size in enumerate(local)
+  ]
+  rest, inside = packed.positions, used
+  index: list[Any] = []
+  for (start, whole), size in reversed(list(zip(extents, local, strict=True))):
+    at = rest % whole - start
+    rest = rest // whole
+    inside &= (at >= 0) & (at < size)
+    index.insert(0, at)
+  # Out of range is dropped; a negative number would count from the end.
+  index = [jnp.where(inside, at, n) for at, n in zip(index, local, strict=True)]
+  if entry.axis is not None:
+    index.insert(entry.axis, jnp.int32(entry.layer))
+  values = True if isinstance(packed.values, tuple) else packed.values
+  if not index:  # a scalar has one place, or none
+    first = values if values is True else values[jnp.argmax(inside)]
+    return jnp.where(jnp.any(inside), first, base)
+  return flat_access.put(base, tuple(index), values)

@@ -1,0 +1,61 @@
+"""`dst-t5x delta compose`: several deltas of one seed as one."""
+
+import click
+
+from dst_t5x.commands import common, delta_files
+
+# As in `composition`, which is not imported for `--help`.
+_POLICIES = ('error', 'last', 'sum')
+
+
+@click.command()
+@click.argument('files', nargs=-1, required=True, metavar='A B …')
+@common.seed_option
+@delta_files.out_option
+@delta_files.overwrite_option
+@click.option(
+  '--on-conflict',
+  type=click.Choice(_POLICIES),
+  default='error',
+  show_default=True,
+  help='Where deltas hold different values: refuse, take that of the last, or '
+  'sum the differences from the seed (there, and wherever they agree).',
+)
+@common.json_option
+def compose(
+  files: tuple[str, ...],
+  seed: str,
+  out: str,
+  overwrite: bool,
+  on_conflict: str,
+  as_json: bool,
+) -> None:
+  """Write one delta that does what A B … do.
+
+  Such as a task and a language. Positions that several deltas hold are counted
+  for every parameter.
+  """
+  from dst_t5x import seeds
+  from dst_t5x.delta import composition
+  from dst_t5x.delta.file import container
+
+  delta_files.check_out(out, overwrite=overwrite)
+  params = seeds.read(seed).params
+  deltas = [delta_files.read(file, seed, params) for file in files]
+  found = composition.compose(params, deltas, on_conflict=on_conflict)
+  size = container.write(found.delta, out)
+  delta_files.report(
+    {
+      'out': out,
+      'bytes': size,
+      'positions': found.delta.size,
+      'positions_of_each': [delta.size for delta in deltas],
+      'shared': sum(found.shared.values()),
+      'conflicts': sum(found.conflicts.values()),
+      'on_conflict': on_conflict,
+      'result_fingerprint': found.delta.info.result_fingerprint,
+      'shared_in': found.shared,
+      'conflicts_in': found.conflicts,
+    },
+    as_json=as_json,
+  )

@@ -1,0 +1,23 @@
+"""`dst-t5x delta import`: from a file into T5X."""
+
+import click
+
+from dst_t5x.commands import common, delta_files
+
+
+@click.command('import')
+@click.argument('file')
+@click.argument('out')
+@common.seed_option
+@common.json_option
+def import_(file: str, out: str, seed: str, as_json: bool) -> None:
+  """Write the delta FILE as a delta checkpoint that T5X infers from.
+
+  The result is OUT/checkpoint_<step>, or OUT itself if that is its name. It
+  holds the delta and where the seed is, no state of an optimizer, and nothing
+  is overwritten. T5X is not needed here.
+  """
+  from dst_t5x.checkpoint import imports
+
+  found = imports.write(file, out, seed=seed)
+  delta_files.report(found._asdict(), as_json=as_json)

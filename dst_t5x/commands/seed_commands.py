@@ -1,0 +1,216 @@
+"""`dst-t5x seed`: what a seed is, and the same seed in another layout."""
+
+import contextlib
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import click
+
+from dst_t5x.commands import common
+
+# As in `seed_layouts.writing`, which is not imported for `--help`.
+_LAYOUTS = ('t5x', 'orbax', 'hf', 'dst_t5x')
+
+
+@click.group()
+def seed() -> None:
+  """Inspect seeds, and convert them between layouts.
+
+  A seed is 'bundled', a T5X or Orbax checkpoint (a folder such as
+  checkpoint_1000000, local or gs://), a Hugging Face T5 folder with safetensors
+  files, or a .safetensors file of dst-t5x.
+  """
+
+
+@seed.command()
+@click.argument('source')
+@common.json_option
+def info(source: str, as_json: bool) -> None:
+  """Show the layout, the network and the tensors of SOURCE."""
+  from dst_t5x import seeds
+
+  opened = seeds.open_source(source)
+  specs = opened.specs()
+  config, origin = _config(opened, specs)
+  sizes = {name: math.prod(spec.shape) for name, spec in specs.items()}
+  about = {
+    'seed': source,
+    'location': os.path.realpath(seeds.bundled_path())
+    if source == seeds.BUNDLED
+    else opened.location,
+    'layout': opened.layout,
+    'step': opened.step,
+    'parameters': sum(sizes.values()),
+    'bytes': sum(sizes[n] * spec.dtype.itemsize for n, spec in specs.items()),
+    'dtypes': sorted({spec.dtype.name for spec in specs.values()}),
+    'network': config,
+    'network_from': origin,
+    'tensors': {
+      name: {'dtype': spec.dtype.name, 'shape': list(spec.shape)}
+      for name, spec in specs.items()
+    },
+  }
+  if as_json:
+    click.echo(json.dumps(about, indent=2))
+    return
+  _print_fields({**about, 'dtypes': ', '.join(about['dtypes'])})
+  _print_tensors(specs)
+
+
+@seed.command()
+@click.argument('source')
+@common.json_option
+def fingerprint(source: str, as_json: bool) -> None:
+  """Print the fingerprint of the parameters in SOURCE.
+
+  The same parameters have the same fingerprint in every layout. One tensor at a
+  time is in memory.
+  """
+  from dst_t5x import seeds
+  from dst_t5x.arrays import fingerprints
+
+  opened = seeds.open_source(source)
+  digests: dict[str, Any] = {}
+  with _progress('hashing', list(opened.specs()), quiet=as_json) as names:
+    for name in names:
+      digests |= opened.digests([name])
+  found = fingerprints.combine(digests)
+  if as_json:
+    about = {'seed': source, 'layout': opened.layout, 'fingerprint': found}
+    click.echo(json.dumps(about, indent=2))
+  else:
+    click.echo(found)
+
+
+@seed.command()
+@click.argument('source')
+@click.argument('out')
+@click.option(
+  '--to',
+  'layout',
+  required=True,
+  type=click.Choice(_LAYOUTS),
+  help='Layout to write: T5X before Orbax, Orbax as T5X writes it, Hugging '
+  "Face, or dst-t5x's own.",
+)
+@click.option(
+  '--step',
+  type=click.IntRange(min=0),
+  help="Step of a T5X or Orbax checkpoint; SOURCE's own, or 0, unless given.",
+)
+@click.option(
+  '--dtype',
+  type=click.Choice(['float32', 'bfloat16', 'float16']),
+  help='Cast the parameters; exact copies unless given.',
+)
+@common.json_option
+def convert(
+  source: str,
+  out: str,
+  layout: str,
+  step: int | None,
+  dtype: str | None,
+  as_json: bool,
+) -> None:
+  """Write the seed SOURCE to OUT in another layout, and check it.
+
+  With --to t5x and --to orbax the result is OUT/checkpoint_<step>, or OUT
+  itself if that is its name. Nothing is overwritten.
+  """
+  from dst_t5x import seeds
+  from dst_t5x.arrays import fingerprints, paths
+  from dst_t5x.seeds import conversion
+
+  opened = seeds.open_source(source)
+  step = opened.step if step is None else step
+  conversion.check_target(layout, out, step)
+  specs = opened.specs()
+  config, origin = _config(opened, specs)
+  flat: dict[str, Any] = {}
+  with _progress('reading', list(specs), quiet=as_json) as names:
+    for name in names:
+      flat |= opened.read(dtype=dtype, names=[name])
+  digests = {k: fingerprints.digest(array, k) for k, array in flat.items()}
+  written = conversion.write(
+    layout,
+    paths.unflatten(flat),
+    out,
+    step=step,
+    config=config,
+  )
+  copy = seeds.open_source(written)
+  with _progress('checking', list(copy.specs()), quiet=as_json) as names:
+    for name in names:
+      if copy.digests([name])[name] != digests.get(name):
+        raise seeds.SeedError(
+          f'{written}: {name!r} was not written as it was read; delete it'
+        )
+  about = {
+    'out': written,
+    'layout': layout,
+    'step': copy.step,
+    'parameters': sum(array.size for array in flat.values()),
+    'fingerprint': fingerprints.combine(digests),
+    'network_from': origin if copy.config is not None else None,
+  }
+  if as_json:
+    click.echo(json.dumps(about, indent=2))
+  else:
+    _print_fields(about)
+
+
+def _config(
+  opened: Any, specs: Mapping[str, Any]
+) -> tuple[dict[str, Any] | None, str | None]:
+  """Returns the network's configuration, and who says so."""
+  from dst_t5x.seeds import network_shapes
+  from dst_t5x.seeds.errors import SeedError
+
+  if opened.config is not None:
+    return opened.config, 'seed'
+  try:
+    return network_shapes.from_shapes(
+      specs, opened.location
+    ).to_dict(), 'shapes'
+  except SeedError:
+    return None, None
+
+
+@contextlib.contextmanager
+def _progress(
+  what: str, names: Sequence[str], *, quiet: bool
+) -> Iterator[Iterator[str]]:
+  """Yields the names one by one under a bar, which only a terminal gets."""
+  import rich.console
+  import rich.progress
+
+  console = rich.console.Console(stderr=True)
+  with rich.progress.Progress(
+    console=console, disable=quiet or not console.is_terminal, transient=True
+  ) as bar:
+    yield iter(bar.track(names, description=what))
+
+
+def _print_fields(fields: Mapping[str, Any]) -> None:
+  for name, value in fields.items():
+    if isinstance(value, Mapping) and name == 'network':
+      value = ', '.join(f'{key} {value[key]}' for key in value)
+    if value is not None and not isinstance(value, Mapping):
+      click.echo(f'{name.replace("_", " ")}: {value}')
+
+
+def _print_tensors(specs: Mapping[str, Any]) -> None:
+  import rich.box
+  import rich.console
+  import rich.table
+
+  table = rich.table.Table(box=rich.box.SIMPLE)
+  for title in ('parameter', 'dtype', 'shape'):
+    table.add_column(title)
+  for name, spec in specs.items():
+    shape = '×'.join(map(str, spec.shape)) or 'scalar'
+    table.add_row(name, spec.dtype.name, shape)
+  rich.console.Console().print(table)

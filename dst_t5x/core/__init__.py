@@ -1,0 +1,1 @@
+"""The method, framework-free: read `selective` first."""

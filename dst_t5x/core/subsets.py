@@ -1,0 +1,104 @@
+"""Which parameters are in the subset, as masks over the tensors."""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float32, Int32
+
+from dst_t5x.core import counting
+from dst_t5x.core.counting import Layout, ScoreTable
+from dst_t5x.core.silos import Placement, Silos
+
+Masks = dict[str, jax.Array]  # bool, of the parameter's shape, by path
+
+
+def above(
+  table: ScoreTable, silos: Silos, thresholds: Float32[Array, ' silos']
+) -> Masks:
+  """Returns where the scores exceed their silo's threshold.
+
+  Args:
+    table: the scores.
+    silos: the partition.
+    thresholds: one for every silo.
+
+  Returns:
+    Masks by path.
+
+  Source: DST, equation 7.
+  """
+  return {
+    path: table.of(path)
+    > _spread(thresholds, placement, table.operands[path][0].ndim)
+    for path, placement in silos.placements.items()
+  }
+
+
+def without(table: ScoreTable, masks: Mapping[str, jax.Array]) -> ScoreTable:
+  r"""Returns the scores with 0 where a mask is True.
+
+  A score of 0 is never selected, so this leaves the grow pool.
+
+  Args:
+    table: the scores.
+    masks: parameters that are in the subset already.
+
+  Returns:
+    The scores of the rest.
+
+  Source: ID3, algorithm 1: the importance is taken over θ \ Λ.
+  """
+
+  def fn(mask: jax.Array, *operands: jax.Array) -> jax.Array:
+    return jnp.where(mask, jnp.float32(0), table.fn(*operands))
+
+  return ScoreTable(
+    fn, {p: (masks[p], *ops) for p, ops in table.operands.items()}
+  )
+
+
+def entered(
+  masks: Mapping[str, jax.Array],
+  params: Mapping[str, jax.Array],
+  seed: Mapping[str, jax.Array],
+  *,
+  silos: Silos,
+  layout: Layout | None,
+) -> Int32[Array, '']:
+  """Returns how many parameters enter the subset in this step (count).
+
+  Outside the subset the parameters are the seed's, so those that enter are the
+  selected ones that still equal it.
+
+  Args:
+    masks: the new subset.
+    params: before the step.
+    seed: Θ⁰.
+    silos: the partition.
+    layout: placement on a mesh.
+
+  Returns:
+    The count.
+  """
+
+  def enters(mask: Array, param: Array, seed: Array) -> Array:
+    return (mask & (param == seed)).astype(jnp.float32)
+
+  table = ScoreTable(
+    enters, {p: (mask, params[p], seed[p]) for p, mask in masks.items()}
+  )
+  # On a mesh this is one all-reduce; a sum a tensor would be one for each.
+  half = jnp.full((len(silos.names), 1), 0.5, jnp.float32)
+  counts = counting.count(table, silos, half, layout=layout)
+  return jnp.sum(counts, dtype=jnp.int32)
+
+
+def _spread(
+  thresholds: Float32[Array, ' silos'], placement: Placement, ndim: int
+) -> Array:
+  if placement.axis is None:
+    return thresholds[placement.silos[0]]
+  shape = [1] * ndim
+  shape[placement.axis] = len(placement.silos)
+  return thresholds[jnp.asarray(placement.silos)].reshape(shape)

@@ -1,0 +1,1 @@
+"""The delta's file format, byte by byte; FORMAT.md specifies it."""

@@ -1,0 +1,87 @@
+"""The seed's values at a delta's positions, from memory or from a checkpoint.
+
+A checkpoint is read one parameter at a time, so that it may be larger than
+memory.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from dst_t5x.arrays import fingerprints, flat_access, paths
+from dst_t5x.arrays.source import Source
+from dst_t5x.delta import checks
+from dst_t5x.delta.file import table as delta_table
+from dst_t5x.delta.types import DeltaFileError, DeltaInfo, WrongSeedError
+
+Seed = Mapping[str, Any] | Source
+
+
+def leaves(seed: Seed) -> tuple[Mapping[str, Any], Callable[[str], Any]]:
+  """Returns what parameters a seed has, and what gets one of them.
+
+  Args:
+    seed: nested dict of arrays, or an opened checkpoint.
+
+  Returns:
+    Something with shape and dtype for every path, and a function from a path
+    to the array.
+
+  Example:
+    >>> specs, get = leaves({'a': np.ones(2)})
+    >>> specs['a'].shape, get('a')
+    ((2,), array([1., 1.]))
+  """
+  if isinstance(seed, Mapping):
+    flat = paths.flatten(seed)
+    return flat, flat.__getitem__
+  return seed.specs(), lambda path: seed.read(names=[path])[path]
+
+
+def replaced(
+  table: Sequence[delta_table.Parameter],
+  positions: Sequence[np.ndarray],
+  seed: Seed | None,
+  info: DeltaInfo,
+) -> dict[str, np.ndarray]:
+  """Returns the seed's values at the positions in a file.
+
+  Args:
+    table: the file's.
+    positions: of every row, int64[k].
+    seed: nested dict of arrays, or an opened checkpoint.
+    info: the file's.
+
+  Returns:
+    Values by path.
+
+  Raises:
+    DeltaFileError: if there is no seed.
+    WrongSeedError: if it is another one.
+    DeltaError: as `checks.check_names` and `check_like`.
+  """
+  if seed is None:
+    raise DeltaFileError(
+      'stores values as differences from the seed: give the seed with the '
+      f'fingerprint {info.seed_fingerprint}'
+    )
+  specs, get = leaves(seed)
+  checks.check_names(
+    {row.path: row for row in table}, specs, "the seed's parameters"
+  )
+  values = {}
+  for row, flat_positions in zip(table, positions, strict=True):
+    dtype = fingerprints.DTYPES[row.dtype]
+    checks.check_like(row.path, specs[row.path], row.shape, dtype)
+    values[row.path] = (
+      flat_access.gather(get(row.path), flat_positions, row.path)
+      if row.selected
+      else np.empty(0, dtype)
+    )
+  if checks.replaced_hash(values) != info.replaced_hash:
+    raise WrongSeedError(
+      'the seed is not the one that the values are stored against, which has '
+      f'the fingerprint {info.seed_fingerprint}'
+    )
+  return values

@@ -1,0 +1,116 @@
+"""Values as differences from the seed, without loss.
+
+Fine-tuning moves most values by little, so the bit patterns of old and new
+value are close when they are counted in the order of the numbers: a float's
+pattern b stands at place b if its sign bit is clear, and at 2^(w−1) − 1 − b
+otherwise, where w is its width in bits. The difference d of two places becomes
+the positive number 2d + 1 for d ≥ 0 and −2d for d < 0, for `coding`.
+"""
+
+import numpy as np
+from jaxtyping import Int64, Num
+
+from dst_t5x.delta.file import numbers as coding
+
+MAX_ITEMSIZE = 4  # bytes; wider differences do not fit the code
+# Bounds what a few bytes can grow into: no fewer bits a value than this.
+MIN_BITS = 2
+
+
+def encode(
+  values: Num[np.ndarray, ' k'], seed: Num[np.ndarray, ' k']
+) -> bytes | None:
+  """Returns values as differences from the seed.
+
+  Args:
+    values: of a dtype of up to 4 bytes.
+    seed: the seed's values at the same positions, same dtype.
+
+  Returns:
+    The bytes, or None if raw values are shorter or a rule of the format needs
+    them.
+
+  Example:
+    >>> new, old = np.float32([1.0, 2.0]), np.float32([1.0, 2.0000002])
+    >>> decode(encode(new, old), old)
+    array([1., 2.], dtype=float32)
+  """
+  if values.dtype.itemsize > MAX_ITEMSIZE:
+    return None
+  difference = _places(values) - _places(seed)
+  code = coding.encode(
+    np.where(difference >= 0, 2 * difference + 1, -2 * difference)
+  )
+  fits = values.size * MIN_BITS <= 8 * len(code) and len(code) < values.nbytes
+  return code if fits else None
+
+
+def decode(
+  data: bytes | memoryview, seed: Num[np.ndarray, ' k']
+) -> Num[np.ndarray, ' k']:
+  """Returns the values that `encode` got.
+
+  Args:
+    data: exactly its bytes.
+    seed: the seed's values at the same positions.
+
+  Returns:
+    The values, in the seed's dtype.
+
+  Raises:
+    ValueError: if the bytes cannot have come from `encode` with this seed.
+
+  Example:
+    >>> decode(bytes.fromhex('0001'), np.int8([5]))
+    array([5], dtype=int8)
+  """
+  check_count(seed.size, data)
+  width = 8 * seed.dtype.itemsize
+  numbers = coding.decode(data, seed.size, largest=2 << width)
+  even = numbers % 2 == 0
+  numbers >>= 1
+  np.negative(numbers, out=numbers, where=even)
+  numbers += _places(seed)
+  least, most = _range(seed.dtype)
+  if numbers.size and (numbers.min() < least or numbers.max() > most):
+    raise ValueError(f'a value does not fit {seed.dtype}')
+  unsigned = np.dtype(f'u{seed.dtype.itemsize}')
+  if seed.dtype.kind not in 'biu':
+    np.subtract(-(1 << width - 1) - 1, numbers, out=numbers, where=numbers < 0)
+  return numbers.astype(unsigned).view(seed.dtype)
+
+
+def check_count(count: int, data: bytes | memoryview) -> None:
+  """Checks that so few bytes may stand for so many values.
+
+  Args:
+    count: of values.
+    data: the bytes.
+
+  Raises:
+    ValueError: if they may not.
+
+  Example:
+    >>> check_count(4, b'1')
+  """
+  if count * MIN_BITS > 8 * len(data):
+    raise ValueError(f'{count} values are too many for {len(data)} bytes')
+
+
+def _places(values: Num[np.ndarray, ' k']) -> Int64[np.ndarray, ' k']:
+  """Returns the place of every value in the order of its dtype's numbers."""
+  if values.dtype.kind in 'biu':
+    return values.astype(np.int64)
+  width = 8 * values.dtype.itemsize
+  bits = values.view(np.dtype(f'u{values.dtype.itemsize}')).astype(np.int64)
+  return np.where(bits >> width - 1, (1 << width - 1) - 1 - bits, bits)
+
+
+def _range(dtype: np.dtype) -> tuple[int, int]:
+  """Returns the least and the greatest place."""
+  width = 8 * dtype.itemsize
+  if dtype.kind == 'b':
+    return 0, 1
+  if dtype.kind == 'u':
+    return 0, (1 << width) - 1
+  return -(1 << width - 1), (1 << width - 1) - 1

@@ -1,0 +1,268 @@
+"""What a delta is: positions and values by parameter, and where they belong."""
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from dst_t5x.arrays import fingerprints, paths
+
+
+class DeltaError(ValueError):
+  """A delta that is wrong, or wrong for what it is used on."""
+
+
+class WrongSeedError(DeltaError):
+  """The parameters are not those that the delta was made from."""
+
+
+class NotAppliedError(DeltaError):
+  """The parameters do not hold the delta that is to be taken away."""
+
+
+class UnknownParameterError(DeltaError):
+  """A parameter is missing on one side."""
+
+
+class ShapeMismatchError(DeltaError):
+  """A parameter has another shape."""
+
+
+class DtypeMismatchError(DeltaError):
+  """A parameter has another dtype."""
+
+
+class PositionError(DeltaError):
+  """Positions are out of range, unsorted or given twice."""
+
+
+class NonFiniteValueError(DeltaError):
+  """A value is NaN or infinite where the seed's is not."""
+
+
+class ResultMismatchError(DeltaError):
+  """The outcome is not what the delta says it must be."""
+
+
+class TooManyDifferencesError(DeltaError):
+  """More parameters differ than the caller allows."""
+
+
+class DeltaFileError(DeltaError):
+  """A file that is no delta, is damaged, or cannot be written."""
+
+
+class InfoError(DeltaError):
+  """What a delta says about itself makes no sense."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class DeltaEntry:
+  """The selected positions of one parameter and their values.
+
+  Arrays that can be written to are copied; the entry's own cannot be. Arrays
+  that cannot be written to are kept as they are.
+
+  Attributes:
+    shape: of the whole parameter.
+    dtype: of the parameter and the values; one of `fingerprints.DTYPES`.
+    positions: int64[k], row-major, strictly increasing.
+    values: [k], absolute values, not differences.
+
+  Example:
+    >>> DeltaEntry((2, 3), 'float32', [1, 4], np.float32([0.5, 2.0])).size
+    2
+  """
+
+  shape: tuple[int, ...]
+  dtype: np.dtype
+  positions: np.ndarray
+  values: np.ndarray
+
+  def __post_init__(self) -> None:
+    shape = tuple(int(size) for size in self.shape)
+    if any(size < 0 for size in shape):
+      raise ShapeMismatchError(f'shape {shape} has a negative size')
+    dtype = _supported(np.dtype(self.dtype))
+    values = np.asarray(self.values)
+    if _supported(values.dtype) != dtype:
+      raise DtypeMismatchError(f'values are {values.dtype} instead of {dtype}')
+    positions = np.asarray(self.positions)
+    if not positions.size:
+      positions = positions.astype(np.int64)  # an empty list is float64
+    if positions.dtype.kind not in 'iu':
+      raise PositionError(f'positions are {positions.dtype}, not whole numbers')
+    if positions.ndim != 1 or values.shape != positions.shape:
+      raise PositionError(
+        f'positions {positions.shape} and values {values.shape} must be two '
+        'lists of equal length'
+      )
+    positions = _frozen(positions, np.dtype(np.int64))
+    _check_order(positions, math.prod(shape))
+    object.__setattr__(self, 'shape', shape)
+    object.__setattr__(self, 'dtype', dtype)
+    object.__setattr__(self, 'positions', positions)
+    object.__setattr__(self, 'values', _frozen(values, dtype))
+
+  @property
+  def size(self) -> int:
+    """The number of positions."""
+    return self.positions.size
+
+  def __eq__(self, other: object) -> bool:
+    if not isinstance(other, DeltaEntry):
+      return NotImplemented
+    return (
+      self.shape == other.shape
+      and self.dtype == other.dtype
+      and np.array_equal(self.positions, other.positions)
+      and np.array_equal(bits(self.values), bits(other.values))
+    )
+
+  def __hash__(self) -> int:
+    return hash((self.shape, self.dtype, self.size))
+
+
+@dataclasses.dataclass(frozen=True)
+class DeltaInfo:
+  """Where a delta came from and what it must give.
+
+  Attributes:
+    method: name of the method that chose the subset.
+    epsilon: fraction of all parameters that it was allowed, if it was given.
+    budget: number of parameters that it was allowed, if it was given.
+    silo_rule: name of the silo scheme, or the rules.
+    step: training steps taken (count).
+    seed_fingerprint: of the seed's parameters.
+    replaced_hash: fingerprint of the seed's values at the positions, by
+      parameter, parameters without positions left out.
+    result_fingerprint: of the adapted parameters.
+  """
+
+  method: str
+  epsilon: float | None
+  budget: int | None
+  silo_rule: str
+  step: int
+  seed_fingerprint: str
+  replaced_hash: str
+  result_fingerprint: str
+
+  def __post_init__(self) -> None:
+    for name in ('method', 'silo_rule'):
+      if not isinstance(getattr(self, name), str):
+        raise InfoError(f'{name}={getattr(self, name)!r} must be a string')
+    for name in ('seed_fingerprint', 'replaced_hash', 'result_fingerprint'):
+      value = getattr(self, name)
+      if not isinstance(value, str) or not _FINGERPRINT.fullmatch(value):
+        raise InfoError(
+          f"{name}={value!r:.99} must be 'sha256:' and 64 lowercase hex digits"
+        )
+    if self.epsilon is not None and not (
+      isinstance(self.epsilon, float) and 0.0 < self.epsilon <= 1.0
+    ):
+      raise InfoError(f'epsilon={self.epsilon!r} must be a float in (0, 1]')
+    if self.budget is not None and not _is_count(self.budget):
+      raise InfoError(f'budget={self.budget!r} must be a count')
+    if not _is_count(self.step):
+      raise InfoError(f'step={self.step!r} must be a count')
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SubsetDelta:
+  """The difference between a seed and what became of it; immutable.
+
+  Attributes:
+    entries: by path, in sorted order; parameters that did not change may be
+      there with no positions, or not at all.
+    info: where it came from and what it must give.
+  """
+
+  entries: Mapping[str, DeltaEntry]
+  info: DeltaInfo
+
+  def __post_init__(self) -> None:
+    entries = dict(sorted(self.entries.items()))
+    for path, entry in entries.items():
+      if not isinstance(path, str) or not all(path.split('/')):
+        raise UnknownParameterError(
+          f'{path!r} is no path of a parameter, such as encoder/mlp/wi/kernel'
+        )
+      if not isinstance(entry, DeltaEntry):
+        raise DeltaError(f'{path!r} is a {type(entry).__name__}, no DeltaEntry')
+    try:
+      paths.unflatten(entries)
+    except ValueError as error:
+      raise UnknownParameterError(str(error)) from error
+    object.__setattr__(self, 'entries', MappingProxyType(entries))
+
+  @property
+  def size(self) -> int:
+    """The number of positions of all parameters."""
+    return sum(entry.size for entry in self.entries.values())
+
+  def __eq__(self, other: object) -> bool:
+    if not isinstance(other, SubsetDelta):
+      return NotImplemented
+    return self.info == other.info and self.entries == other.entries
+
+  def __hash__(self) -> int:
+    return hash(self.info)
+
+
+def bits(values: np.ndarray) -> np.ndarray:
+  """Returns the bit patterns of an array, so that NaN equals itself.
+
+  Args:
+    values: any shape and dtype of up to 8 bytes.
+
+  Returns:
+    Unsigned integers of the same width and shape, sharing the memory.
+
+  Example:
+    >>> bits(np.float32([-0.0]))
+    array([2147483648], dtype=uint32)
+  """
+  return values.view(np.dtype(f'u{values.dtype.itemsize}'))
+
+
+_FINGERPRINT = re.compile('sha256:[0-9a-f]{64}')
+
+
+def _supported(dtype: np.dtype) -> np.dtype:
+  """Returns the dtype in this machine's byte order."""
+  if dtype.name not in fingerprints.DTYPES:
+    raise DtypeMismatchError(
+      f'dtype {dtype} is not one of {", ".join(fingerprints.DTYPES)}'
+    )
+  return fingerprints.DTYPES[dtype.name]
+
+
+def _frozen(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+  if array.flags.writeable or array.dtype != dtype:
+    array = array.astype(dtype)
+    array.flags.writeable = False
+  return array
+
+
+def _check_order(positions: np.ndarray, size: int) -> None:
+  wrong = np.flatnonzero(positions[1:] <= positions[:-1])
+  if wrong.size:
+    at = int(wrong[0])
+    raise PositionError(
+      f'position {positions[at + 1]} follows {positions[at]}: positions must '
+      'be strictly increasing'
+    )
+  if positions.size and (positions[0] < 0 or positions[-1] >= size):
+    raise PositionError(
+      f'positions from {positions[0]} to {positions[-1]} where the range is 0 '
+      f'to {size - 1}'
+    )
+
+
+def _is_count(value: Any) -> bool:
+  return isinstance(value, int) and not isinstance(value, bool) and value >= 0

@@ -1,0 +1,414 @@
+"""T5 1.1 in Flax, with exactly T5X's parameter tree.
+
+  token_embedder/embedding
+  encoder/layers_0/attention/query/kernel …
+  encoder/relpos_bias/rel_embedding, encoder/encoder_norm/scale
+  decoder/layers_0/{self_attention,encoder_decoder_attention,mlp}/…
+  decoder/decoder_norm/scale, decoder/logits_dense/kernel
+
+Callers use the functions at the end; decoding step by step is in `decoding`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Float32, Int
+
+from dst_t5x.arrays.paths import flatten
+from dst_t5x.network import layers
+from dst_t5x.network.network_config import NetworkConfig
+
+Batch = Mapping[str, Any]
+# Keys and values of one decoder layer's self-attention: [b, length, h, e].
+LayerCache = tuple[jax.Array, jax.Array]
+
+
+def _attention(config: NetworkConfig) -> layers.Attention:
+  return layers.Attention(
+    config.num_heads,
+    config.head_dim,
+    config.emb_dim,
+    config.dropout_rate,
+    config.dtype,
+  )
+
+
+def _mlp(config: NetworkConfig) -> layers.Mlp:
+  return layers.Mlp(
+    config.mlp_dim,
+    config.mlp_activations,
+    config.dropout_rate,
+    config.dtype,
+  )
+
+
+def _dropout(config: NetworkConfig) -> nn.Dropout:
+  return nn.Dropout(config.dropout_rate, broadcast_dims=(-2,))
+
+
+class EncoderLayer(nn.Module):
+  """Self-attention and feed-forward, each added to the residual stream."""
+
+  config: NetworkConfig
+
+  def setup(self) -> None:
+    """Makes the modules."""
+    self.pre_attention_layer_norm = layers.RMSNorm(self.config.dtype)
+    self.attention = _attention(self.config)
+    self.pre_mlp_layer_norm = layers.RMSNorm(self.config.dtype)
+    self.mlp = _mlp(self.config)
+    self.dropout = _dropout(self.config)
+
+  def __call__(
+    self,
+    x: Float[Array, 'b l d'],
+    bias: Float[Array, '...'],
+    *,
+    deterministic: bool,
+  ) -> Float[Array, 'b l d']:
+    """Returns the new residual stream."""
+    y = self.pre_attention_layer_norm(x)
+    y = self.attention(y, y, bias, deterministic=deterministic)
+    x = x + self.dropout(y, deterministic=deterministic)
+    y = self.mlp(self.pre_mlp_layer_norm(x), deterministic=deterministic)
+    return x + self.dropout(y, deterministic=deterministic)
+
+
+class DecoderLayer(nn.Module):
+  """Self-attention, attention over the encoder, and feed-forward."""
+
+  config: NetworkConfig
+
+  def setup(self) -> None:
+    """Makes the modules."""
+    self.pre_self_attention_layer_norm = layers.RMSNorm(self.config.dtype)
+    self.self_attention = _attention(self.config)
+    self.pre_cross_attention_layer_norm = layers.RMSNorm(self.config.dtype)
+    self.encoder_decoder_attention = _attention(self.config)
+    self.pre_mlp_layer_norm = layers.RMSNorm(self.config.dtype)
+    self.mlp = _mlp(self.config)
+    self.dropout = _dropout(self.config)
+
+  def __call__(
+    self,
+    x: Float[Array, 'b l d'],
+    encoded: Float[Array, 'b k d'],
+    self_bias: Float[Array, '...'],
+    cross_bias: Float[Array, '...'],
+    *,
+    deterministic: bool,
+  ) -> Float[Array, 'b l d']:
+    """Returns the new residual stream."""
+    y = self.pre_self_attention_layer_norm(x)
+    y = self.self_attention(y, y, self_bias, deterministic=deterministic)
+    x = x + self.dropout(y, deterministic=deterministic)
+    y = self.pre_cross_attention_layer_norm(x)
+    y = self.encoder_decoder_attention(
+      y, encoded, cross_bias, deterministic=deterministic
+    )
+    x = x + self.dropout(y, deterministic=deterministic)
+    y = self.mlp(self.pre_mlp_layer_norm(x), deterministic=deterministic)
+    return x + self.dropout(y, deterministic=deterministic)
+
+  def cross_cache(self, encoded: Float[Array, 'b k d']) -> LayerCache:
+    """Returns keys and values of the encoder's output."""
+    return self.encoder_decoder_attention.keys_values(encoded)
+
+  def step(
+    self,
+    x: Float[Array, 'b 1 d'],
+    position: Int[Array, ''],
+    cache: LayerCache,
+    cross: LayerCache,
+    self_bias: Float[Array, '...'],
+    cross_bias: Float[Array, '...'],
+  ) -> tuple[Float[Array, 'b 1 d'], LayerCache]:
+    """Returns the residual stream of one position, and the longer cache."""
+    y = self.pre_self_attention_layer_norm(x)
+    keys, values = self.self_attention.keys_values(y)
+    keys, values = (
+      jax.lax.dynamic_update_slice_in_dim(old, new, position, axis=1)
+      for old, new in zip(cache, (keys, values), strict=True)
+    )
+    x = x + self.self_attention.attend(y, keys, values, self_bias)
+    y = self.pre_cross_attention_layer_norm(x)
+    x = x + self.encoder_decoder_attention.attend(y, *cross, cross_bias)
+    y = self.mlp(self.pre_mlp_layer_norm(x), deterministic=True)
+    return x + y, (keys, values)
+
+
+class Encoder(nn.Module):
+  """The encoder's stack."""
+
+  config: NetworkConfig
+
+  def setup(self) -> None:
+    """Makes the modules."""
+    config = self.config
+    self.relpos_bias = layers.RelativePositionBias(
+      config.num_heads, bidirectional=True, dtype=config.dtype
+    )
+    self.layers = [
+      EncoderLayer(config) for _ in range(config.num_encoder_layers)
+    ]
+    self.encoder_norm = layers.RMSNorm(config.dtype)
+    self.dropout = _dropout(config)
+    self.last_dropout = nn.Dropout(config.dropout_rate)
+
+  def __call__(
+    self,
+    x: Float[Array, 'b l d'],
+    segments: Int[Array, 'b l'],
+    *,
+    deterministic: bool,
+  ) -> Float[Array, 'b l d']:
+    """Returns the encoded tokens, from their embeddings."""
+    positions = jnp.arange(x.shape[1])
+    bias = layers.mask_bias(segments, segments) + self.relpos_bias(
+      positions, positions
+    )
+    x = self.dropout(x, deterministic=deterministic).astype(self.config.dtype)
+    for layer in self.layers:
+      x = layer(x, bias, deterministic=deterministic)
+    x = self.encoder_norm(x)
+    return self.last_dropout(x, deterministic=deterministic)
+
+
+class Decoder(nn.Module):
+  """The decoder's stack; its output is normalised, not yet logits."""
+
+  config: NetworkConfig
+
+  def setup(self) -> None:
+    """Makes the modules."""
+    config = self.config
+    self.relpos_bias = layers.RelativePositionBias(
+      config.num_heads, bidirectional=False, dtype=config.dtype
+    )
+    self.layers = [
+      DecoderLayer(config) for _ in range(config.num_decoder_layers)
+    ]
+    self.decoder_norm = layers.RMSNorm(config.dtype)
+    self.dropout = _dropout(config)
+    if not config.logits_via_embedding:
+      self.logits_dense = layers.Dense(config.vocab_size, 'float32')
+
+  def __call__(
+    self,
+    x: Float[Array, 'b l d'],
+    encoded: Float[Array, 'b k d'],
+    segments: Int[Array, 'b l'],
+    encoder_segments: Int[Array, 'b k'],
+    *,
+    deterministic: bool,
+  ) -> Float[Array, 'b l d']:
+    """Returns the decoder's output, from the embeddings of its input."""
+    positions = jnp.arange(x.shape[1])
+    causal = layers.bias_of(positions[None, :] <= positions[:, None])
+    self_bias = jnp.minimum(
+      layers.mask_bias(segments, segments), causal
+    ) + self.relpos_bias(positions, positions)
+    cross_bias = layers.mask_bias(segments, encoder_segments)
+    x = self.dropout(x, deterministic=deterministic).astype(self.config.dtype)
+    for layer in self.layers:
+      x = layer(x, encoded, self_bias, cross_bias, deterministic=deterministic)
+    return self.dropout(self.decoder_norm(x), deterministic=deterministic)
+
+  def cross_caches(self, encoded: Float[Array, 'b k d']) -> list[LayerCache]:
+    """Returns every layer's keys and values of the encoder's output."""
+    return [layer.cross_cache(encoded) for layer in self.layers]
+
+  def step(
+    self,
+    x: Float[Array, 'b 1 d'],
+    position: Int[Array, ''],
+    caches: list[LayerCache],
+    crosses: list[LayerCache],
+    cross_bias: Float[Array, 'b 1 1 k'],
+  ) -> tuple[Float[Array, 'b 1 d'], list[LayerCache]]:
+    """Returns the output of one position, and the longer caches."""
+    keys = jnp.arange(caches[0][0].shape[1])
+    self_bias = layers.bias_of(keys <= position) + self.relpos_bias(
+      position[None], keys
+    )
+    x = x.astype(self.config.dtype)
+    new = []
+    for layer, cache, cross in zip(self.layers, caches, crosses, strict=True):
+      x, cache = layer.step(x, position, cache, cross, self_bias, cross_bias)
+      new.append(cache)
+    return self.decoder_norm(x), new
+
+
+class Embed(nn.Module):
+  """The token embedding, which may also make the logits."""
+
+  vocab_size: int
+  emb_dim: int
+  dtype: str
+
+  def setup(self) -> None:
+    """Makes the table."""
+    self.embedding = self.param(
+      'embedding',
+      nn.initializers.normal(stddev=1.0),
+      (self.vocab_size, self.emb_dim),
+    )
+
+  def __call__(self, tokens: Int[Array, 'b l']) -> Float[Array, 'b l d']:
+    """Returns the embeddings of tokens."""
+    # NumPy, as a seed has it, cannot be indexed with traced tokens.
+    return jnp.asarray(self.embedding, self.dtype)[tokens]
+
+  def attend(self, x: Float[Array, 'b l d']) -> Float32[Array, 'b l v']:
+    """Returns the logits of tied embeddings."""
+    x = x.astype(jnp.float32)
+    return x @ self.embedding.T / jnp.sqrt(jnp.float32(self.emb_dim))
+
+
+class Transformer(nn.Module):
+  """Encoder and decoder over one embedding."""
+
+  config: NetworkConfig
+
+  def setup(self) -> None:
+    """Makes the modules."""
+    config = self.config
+    self.token_embedder = Embed(config.vocab_size, config.emb_dim, config.dtype)
+    self.encoder = Encoder(config)
+    self.decoder = Decoder(config)
+
+  def encode(
+    self,
+    tokens: Int[Array, 'b l'],
+    segments: Int[Array, 'b l'] | None = None,
+    *,
+    deterministic: bool = True,
+  ) -> Float[Array, 'b l d']:
+    """Returns the encoded tokens; 0 is padding."""
+    if segments is None:
+      segments = (tokens > 0).astype(jnp.int32)
+    return self.encoder(
+      self.token_embedder(tokens), segments, deterministic=deterministic
+    )
+
+  def __call__(
+    self, batch: Batch, *, deterministic: bool = True
+  ) -> Float32[Array, 'b t v']:
+    """Returns the logits of every target position; see `logits`."""
+    sources = batch['encoder_input_tokens']
+    targets = batch['decoder_target_tokens']
+    source_segments = batch.get('encoder_segment_ids')
+    target_segments = batch.get('decoder_segment_ids')
+    if source_segments is None:
+      source_segments = (sources > 0).astype(jnp.int32)
+    if target_segments is None:
+      target_segments = (targets > 0).astype(jnp.int32)
+    encoded = self.encode(sources, source_segments, deterministic=deterministic)
+    y = self.decoder(
+      self.token_embedder(batch['decoder_input_tokens']),
+      encoded,
+      target_segments,
+      source_segments,
+      deterministic=deterministic,
+    )
+    return self.to_logits(y)
+
+  def start(self, tokens: Int[Array, 'b k']) -> list[LayerCache]:
+    """Returns the decoder's keys and values of encoded tokens."""
+    return self.decoder.cross_caches(self.encode(tokens))
+
+  def step(
+    self,
+    tokens: Int[Array, ' b'],
+    position: Int[Array, ''],
+    caches: list[LayerCache],
+    crosses: list[LayerCache],
+    sources: Int[Array, 'b k'],
+  ) -> tuple[Float32[Array, 'b v'], list[LayerCache]]:
+    """Returns the logits after one more token, and the longer caches."""
+    cross_bias = layers.bias_of(sources > 0)[:, None, None, :]
+    y, caches = self.decoder.step(
+      self.token_embedder(tokens[:, None]),
+      position,
+      caches,
+      crosses,
+      cross_bias,
+    )
+    return self.to_logits(y)[:, 0], caches
+
+  def to_logits(self, y: Float[Array, 'b t d']) -> Float32[Array, 'b t v']:
+    """Returns the logits of the decoder's output."""
+    if self.config.logits_via_embedding:
+      return self.token_embedder.attend(y)
+    return self.decoder.logits_dense(y)
+
+
+def init_params(config: NetworkConfig, key: jax.Array) -> dict[str, Any]:
+  """Returns randomly initialised parameters.
+
+  Args:
+    config: of the network.
+    key: PRNG key.
+
+  Returns:
+    Nested dict of float32 arrays.
+
+  Example:
+    >>> config = NetworkConfig(8, 4, 1, 1, 1, 4, 8)
+    >>> params = init_params(config, jax.random.key(0))
+    >>> params['encoder']['layers_0']['mlp']['wo']['kernel'].shape
+    (8, 4)
+  """
+  one = jnp.ones((1, 1), jnp.int32)
+  batch = {
+    'encoder_input_tokens': one,
+    'decoder_input_tokens': one,
+    'decoder_target_tokens': one,
+  }
+  return dict(Transformer(config).init(key, batch)['params'])
+
+
+def param_shapes(config: NetworkConfig) -> dict[str, jax.ShapeDtypeStruct]:
+  """Returns shape and dtype of every parameter, by path, without making any.
+
+  Args:
+    config: of the network.
+
+  Returns:
+    Shapes by path.
+
+  Example:
+    >>> shapes = param_shapes(NetworkConfig(8, 4, 1, 1, 1, 4, 8))
+    >>> shapes['decoder/logits_dense/kernel'].shape
+    (4, 8)
+  """
+  return flatten(jax.eval_shape(lambda: init_params(config, jax.random.key(0))))
+
+
+def logits(
+  config: NetworkConfig,
+  params: Any,
+  batch: Batch,
+  *,
+  dropout_key: jax.Array | None = None,
+) -> Float32[Array, 'b t v']:
+  """Returns the logits of every target position.
+
+  Args:
+    config: of the network.
+    params: of the network.
+    batch: int32 encoder_input_tokens, decoder_input_tokens and
+      decoder_target_tokens; if packed also encoder_segment_ids and
+      decoder_segment_ids. 0 is padding.
+    dropout_key: None for no dropout.
+
+  Returns:
+    float32[batch, targets length, vocabulary].
+  """
+  rngs = {} if dropout_key is None else {'dropout': dropout_key}
+  return Transformer(config).apply(
+    {'params': params}, batch, deterministic=dropout_key is None, rngs=rngs
+  )  # type: ignore[return-value]

@@ -1,0 +1,1 @@
+"""Seeds in Hugging Face's layout: config.json and safetensors files."""

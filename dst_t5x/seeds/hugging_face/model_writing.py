@@ -1,0 +1,112 @@
+"""Hugging Face's T5 1.1, as `transformers` loads it."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from dst_t5x.arrays import atomic, fingerprints, safetensors_file
+from dst_t5x.network.network_config import NetworkConfig
+from dst_t5x.seeds import network_shapes, targets
+from dst_t5x.seeds.errors import SeedError
+from dst_t5x.seeds.hugging_face import model_config, weight_files
+from dst_t5x.seeds.hugging_face import tensor_names as names_of
+
+_DTYPES = ('float32', 'bfloat16', 'float16')
+
+
+def write(
+  params: Mapping[str, Any],
+  path: str | os.PathLike[str],
+  *,
+  step: int | None = None,
+  config: Mapping[str, Any] | None = None,
+) -> str:
+  """Writes a folder with config.json and weights, all of it or nothing.
+
+  Args:
+    params: nested dict of NumPy or JAX arrays, of one dtype.
+    path: the folder.
+    step: not kept, as this layout has no place for it.
+    config: the network's configuration; None to take it from the shapes, see
+      `network.from_shapes`.
+
+  Returns:
+    Path of the folder.
+
+  Raises:
+    SeedError: if something is there already, the parameters are not those of
+      a T5 1.1, or cannot be stored.
+    OSError: if it cannot be written.
+
+  Example:
+    >>> import tempfile
+    >>> from dst_t5x.arrays import paths
+    >>> found = NetworkConfig(8, 4, 1, 1, 1, 4, 8)
+    >>> params = {
+    ...   path: np.ones(entry.shape, np.float32)
+    ...   for path, entry in names_of.table(found).items()
+    ... }
+    >>> with tempfile.TemporaryDirectory() as d:
+    ...   sorted(os.listdir(write(paths.unflatten(params), f'{d}/t5')))
+    ['config.json', 'model.safetensors']
+  """
+  del step
+  flat = targets.leaves(params, path)
+  target = targets.local(path)
+  specs = {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in flat.items()}
+  found = _network(specs, config, str(target))
+  about = model_config.from_network(found, _dtype(flat, str(target)))
+  tensors = [
+    _tensor(entry, flat[name]) for name, entry in names_of.table(found).items()
+  ]
+  tensors.sort(key=lambda tensor: tensor.name)
+  target.parent.mkdir(parents=True, exist_ok=True)
+  with atomic.directory(target) as temporary:
+    text = json.dumps(about, indent=2, sort_keys=True)
+    (temporary / 'config.json').write_text(text + '\n')
+    safetensors_file.write(
+      temporary / weight_files.ONE, tensors, {'format': 'pt'}
+    )
+  return str(target)
+
+
+def _network(
+  specs: Mapping[str, jax.ShapeDtypeStruct],
+  config: Mapping[str, Any] | None,
+  location: str,
+) -> NetworkConfig:
+  if config is None:
+    return network_shapes.from_shapes(specs, location)
+  try:
+    found = NetworkConfig.from_dict(config)
+  except (TypeError, ValueError) as error:
+    raise SeedError(f'{location}: cannot be written: {error}') from error
+  network_shapes.check(found, specs, location)
+  return found
+
+
+def _dtype(flat: Mapping[str, np.ndarray], location: str) -> str:
+  names = sorted({array.dtype.name for array in flat.values()})
+  if len(names) != 1 or names[0] not in _DTYPES:
+    raise SeedError(
+      f'{location}: the parameters are of dtype {" and ".join(names)}; a '
+      f'Hugging Face checkpoint has one of {", ".join(_DTYPES)}'
+    )
+  return names[0]
+
+
+def _tensor(
+  entry: names_of.Entry, array: np.ndarray
+) -> safetensors_file.Tensor:
+  turned = array.T if entry.turned else array
+  return safetensors_file.Tensor(
+    entry.name, turned.dtype.name, turned.shape, turned.nbytes, _chunks(turned)
+  )
+
+
+def _chunks(array: np.ndarray) -> Iterator[memoryview]:
+  yield from fingerprints.little_endian_chunks(array)

@@ -1,0 +1,116 @@
+"""Hugging Face's names of T5's tensors, and ours.
+
+PyTorch keeps the matrix of a linear map as [out, in] and we as [in, out]; the
+table of relative positions is turned as well. The embedding is not.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from dst_t5x.network.network_config import NetworkConfig
+
+NUM_BUCKETS = 32
+HEAD = 'lm_head.weight'
+HEAD_PATH = 'decoder/logits_dense/kernel'
+EMBEDDING = 'shared.weight'
+EMBEDDING_PATH = 'token_embedder/embedding'
+# Copies of the embedding that some files hold.
+COPIES = ('encoder.embed_tokens.weight', 'decoder.embed_tokens.weight')
+# A leftover of the first conversion of T5, which no network uses.
+IGNORED = (
+  'decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight',
+)
+_PROJECTIONS = {'q': 'query', 'k': 'key', 'v': 'value'}
+
+
+class Entry(NamedTuple):
+  """One tensor in both layouts.
+
+  Attributes:
+    name: Hugging Face's.
+    shape: ours.
+    turned: whether theirs is transposed.
+  """
+
+  name: str
+  shape: tuple[int, ...]
+  turned: bool
+
+
+def table(config: NetworkConfig) -> dict[str, Entry]:
+  """Returns every tensor of a network by our path.
+
+  Args:
+    config: of the network.
+
+  Returns:
+    Entries by path, sorted.
+
+  Example:
+    >>> entries = table(NetworkConfig(8, 4, 1, 1, 1, 4, 8))
+    >>> entries['encoder/layers_0/mlp/wo/kernel'].name
+    'encoder.block.0.layer.1.DenseReluDense.wo.weight'
+  """
+  width, heads = config.emb_dim, config.num_heads
+  entries = {
+    EMBEDDING_PATH: Entry(EMBEDDING, (config.vocab_size, width), False)
+  }
+  if not config.logits_via_embedding:
+    entries[HEAD_PATH] = Entry(HEAD, (width, config.vocab_size), True)
+  for stack in ('encoder', 'decoder'):
+    first = f'{stack}.block.0.layer.0.SelfAttention'
+    entries[f'{stack}/relpos_bias/rel_embedding'] = Entry(
+      f'{first}.relative_attention_bias.weight', (heads, NUM_BUCKETS), True
+    )
+    entries[f'{stack}/{stack}_norm/scale'] = Entry(
+      f'{stack}.final_layer_norm.weight', (width,), False
+    )
+    count = getattr(config, f'num_{stack}_layers')
+    for i in range(count):
+      path, name = f'{stack}/layers_{i}', f'{stack}.block.{i}.layer'
+      for own, theirs, entry in _layer(config, stack):
+        entries[f'{path}/{own}'] = entry._replace(name=f'{name}.{theirs}')
+  return {path: entries[path] for path in sorted(entries)}
+
+
+def _layer(
+  config: NetworkConfig, stack: str
+) -> Iterator[tuple[str, str, Entry]]:
+  """Yields path and name within a layer."""
+  if stack == 'encoder':
+    attentions = [('attention', 'attention', 'SelfAttention')]
+  else:
+    attentions = [
+      ('self_attention', 'self_attention', 'SelfAttention'),
+      ('encoder_decoder_attention', 'cross_attention', 'EncDecAttention'),
+    ]
+  width, inner = config.emb_dim, config.num_heads * config.head_dim
+  scale = Entry('', (width,), False)
+  for i, (own, norm, theirs) in enumerate(attentions):
+    for letter, projection in _PROJECTIONS.items():
+      yield (
+        f'{own}/{projection}/kernel',
+        f'{i}.{theirs}.{letter}.weight',
+        Entry('', (width, inner), True),
+      )
+    yield (
+      f'{own}/out/kernel',
+      f'{i}.{theirs}.o.weight',
+      Entry('', (inner, width), True),
+    )
+    yield f'pre_{norm}_layer_norm/scale', f'{i}.layer_norm.weight', scale
+  last = len(attentions)
+  gates = len(config.mlp_activations)
+  for i in range(gates):
+    gate = 'wi' if gates == 1 else f'wi_{i}'
+    yield (
+      f'mlp/{gate}/kernel',
+      f'{last}.DenseReluDense.{gate}.weight',
+      Entry('', (width, config.mlp_dim), True),
+    )
+  yield (
+    'mlp/wo/kernel',
+    f'{last}.DenseReluDense.wo.weight',
+    Entry('', (config.mlp_dim, width), True),
+  )
+  yield 'pre_mlp_layer_norm/scale', f'{last}.layer_norm.weight', scale

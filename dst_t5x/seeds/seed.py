@@ -1,0 +1,250 @@
+"""Seeds: the parameters that fine-tuning starts from and deltas refer to.
+
+They come in several layouts, each with a module in `seed_layouts`; this is the
+front to all of them.
+"""
+
+import dataclasses
+import difflib
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+
+from dst_t5x.arrays import fingerprints, paths
+from dst_t5x.arrays.source import Source
+from dst_t5x.seeds import layouts, own_layout
+from dst_t5x.seeds.errors import SeedError
+
+__all__ = [
+  'BUNDLED',
+  'Seed',
+  'SeedError',
+  'ShapeAndDtype',
+  'Source',
+  'bundled_path',
+  'check_params',
+  'fingerprint',
+  'open_source',
+  'read',
+  'write',
+]
+
+BUNDLED = 'bundled'
+
+fingerprint = fingerprints.fingerprint
+
+
+class ShapeAndDtype(Protocol):
+  """What `check_params` expects of a tensor; `jax.ShapeDtypeStruct` is one."""
+
+  @property
+  def shape(self) -> tuple[int, ...]:
+    """The shape."""
+    ...
+
+  @property
+  def dtype(self) -> Any:
+    """The dtype."""
+    ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Seed:
+  """A seed and where it came from.
+
+  Attributes:
+    params: nested dict of NumPy arrays that cannot be written to.
+    config: the network's configuration, if the file tells.
+    location: what was read, to read it again.
+    fingerprint: of the parameters; see `fingerprints`.
+  """
+
+  params: dict[str, Any]
+  config: dict[str, Any] | None
+  location: str
+  fingerprint: str
+
+
+def open_source(path: str | os.PathLike[str]) -> Source:
+  """Opens a seed without reading its parameters.
+
+  Args:
+    path: 'bundled' for the seed that comes with the package; a file that
+      `write` wrote; a T5X or Orbax checkpoint, local or a URL such as
+      gs://bucket/t5/checkpoint_1000000; a folder or safetensors file of a
+      Hugging Face T5.
+
+  Returns:
+    What reads it; see `seed_layouts.source`.
+
+  Raises:
+    SeedError: if there is no such seed, or it is damaged, or something else.
+
+  Example:
+    >>> source = open_source('bundled')
+    >>> source.layout, source.specs()['decoder/decoder_norm/scale'].shape
+    ('dst_t5x', (96,))
+  """
+  location = os.fspath(path)
+  if location == BUNDLED:
+    return own_layout.open_source(str(bundled_path()), location)
+  return layouts.open_source(location)
+
+
+def read(path: str | os.PathLike[str]) -> Seed:
+  """Returns a seed, checked against the fingerprint that it was written with.
+
+  Only our own layout has one; the others' files are checked as far as they
+  tell.
+
+  Args:
+    path: as for `open_source`.
+
+  Returns:
+    The seed, in the host's memory.
+
+  Raises:
+    SeedError: as `open_source`.
+
+  Example:
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as d:
+    ...   file = os.path.join(d, 'seed.safetensors')
+    ...   _ = write(file, {'scale': np.ones(2)}, config=None)
+    ...   read(file).params
+    {'scale': array([1., 1.])}
+  """
+  source = open_source(path)
+  flat = source.read()
+  try:
+    params = paths.unflatten(flat)
+    found = fingerprints.fingerprint(params)
+  except ValueError as error:
+    raise SeedError(
+      f'the seed {source.location} is damaged: {error}'
+    ) from error
+  if isinstance(source, own_layout.OwnSource) and found != source.fingerprint:
+    raise SeedError(
+      f'the seed {source.location} is damaged: its parameters have the '
+      f'fingerprint {found}, and {source.fingerprint} was written'
+    )
+  for array in flat.values():
+    array.flags.writeable = False
+  return Seed(params, source.config, source.location, found)
+
+
+def bundled_path() -> pathlib.Path:
+  """Returns where the bundled seed lies.
+
+  Returns:
+    Path of its file.
+
+  Raises:
+    SeedError: if the installation lacks it.
+
+  Example:
+    >>> bundled_path().name
+    'byte_tiny.safetensors'
+  """
+  package = pathlib.Path(__file__).resolve().parents[1]
+  file = package / 'bundled' / 'byte_tiny.safetensors'
+  if not file.is_file():
+    raise SeedError(f'{BUNDLED!r}: this installation lacks {file}')
+  return file
+
+
+def write(
+  path: str | os.PathLike[str],
+  params: Mapping[str, Any],
+  *,
+  config: Mapping[str, Any] | None,
+) -> int:
+  """Writes a seed atomically: one safetensors file, one tensor a parameter.
+
+  The same parameters and configuration always give the same bytes.
+
+  Args:
+    path: the file, ending in .safetensors.
+    params: nested dict of NumPy or JAX arrays.
+    config: the network's configuration (JSON types), or None.
+
+  Returns:
+    Size of the file (bytes).
+
+  Raises:
+    SeedError: if the name has another ending, or a parameter or the
+      configuration cannot be stored.
+    OSError: if the file cannot be written; what was there is still there.
+
+  Example:
+    >>> import tempfile
+    >>> params = {'scale': np.ones(2)}
+    >>> with tempfile.TemporaryDirectory() as d:
+    ...   write(os.path.join(d, 'a.safetensors'), params, config=None)
+    232
+  """
+  own_layout.write(params, path, config=config, overwrite=True)
+  return os.path.getsize(path)
+
+
+def check_params(
+  params: Mapping[str, Any],
+  expected: Mapping[str, ShapeAndDtype],
+  *,
+  origin: str,
+) -> None:
+  """Checks names, shapes and dtypes of parameters.
+
+  Args:
+    params: nested dict of arrays.
+    expected: what is needed, by path.
+    origin: where the parameters came from, for the error.
+
+  Raises:
+    SeedError: naming every missing, extra, and wrongly shaped or typed tensor.
+
+  Example:
+    >>> check_params({'scale': np.ones(2)}, {'scael': np.ones(2)}, origin='a')
+    Traceback (most recent call last):
+    ...
+    dst_t5x.seeds.errors.SeedError: a does not fit the network:
+      missing 'scael' (nearest: 'scale')
+      not in the network: 'scale' (nearest: 'scael')
+  """
+  flat = paths.flatten(params)
+  problems = [
+    f'missing {path!r}{_nearest(path, flat)}'
+    for path in sorted(expected)
+    if path not in flat
+  ]
+  problems += [
+    f'not in the network: {path!r}{_nearest(path, expected)}'
+    for path in flat
+    if path not in expected
+  ]
+  for path in sorted(expected):
+    if path in flat:
+      problems += _differences(path, flat[path], expected[path])
+  if problems:
+    lines = ''.join(f'\n  {problem}' for problem in problems)
+    raise SeedError(f'{origin} does not fit the network:{lines}')
+
+
+def _differences(path: str, leaf: Any, wanted: ShapeAndDtype) -> list[str]:
+  problems = []
+  shape, dtype = getattr(leaf, 'shape', None), getattr(leaf, 'dtype', None)
+  if shape is None or tuple(shape) != tuple(wanted.shape):
+    problems.append(f'{path!r} has shape {shape} instead of {wanted.shape}')
+  if dtype is None or np.dtype(dtype) != np.dtype(wanted.dtype):
+    problems.append(
+      f'{path!r} has dtype {dtype} instead of {np.dtype(wanted.dtype)}'
+    )
+  return problems
+
+
+def _nearest(name: str, known: Mapping[str, object]) -> str:
+  close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+  return f' (nearest: {close[0]!r})' if close else ''

@@ -1,0 +1,205 @@
+"""Packing a sharded subset and unpacking it again, on several meshes.
+
+The subset is drawn in NumPy, and NumPy says what must come out.
+"""
+
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from dst_t5x.checkpoint import packing, unpacking
+from dst_t5x.core import silos
+from dst_t5x.core.counting import Layout
+
+SHAPES = {
+  'decoder/norm/scale': (8,),
+  'decoder/scalar': (),
+  'embedder/embedding': (32, 8),
+  'encoder/layers/mlp/wi': (8, 3, 16),
+  'encoder/layers/mlp/wo': (8, 3),
+}
+STACKS = {'encoder/layers/mlp/wi': 1, 'encoder/layers/mlp/wo': 1}
+MESHES = {
+  'one': ((1, 1), {}),
+  'data and model': (
+    (2, 4),
+    {
+      'encoder/layers/mlp/wi': P('data', None, 'model'),
+      'embedder/embedding': P(('data', 'model')),
+    },
+  ),
+  'model twice': (
+    (4, 2),
+    {
+      'encoder/layers/mlp/wi': P(None, None, 'model'),
+      'embedder/embedding': P('model', 'data'),
+      'decoder/norm/scale': P('data'),
+    },
+  ),
+}
+
+
+def layout_of(name):
+  shape, specs = MESHES[name]
+  devices = np.array(jax.devices()[: shape[0] * shape[1]]).reshape(shape)
+  mesh = Mesh(devices, ('data', 'model'))
+  return Layout(mesh, {path: specs.get(path, P()) for path in SHAPES})
+
+
+def drawn(seed, fraction, dtype=np.float32):
+  """Parameters, a subset that fills every budget, and the changed ones."""
+  rng = np.random.default_rng(seed)
+  partition = silos.assign(SHAPES, stack_axes=STACKS)
+  budgets = silos.allocate(partition.sizes, epsilon=fraction)
+  old = {p: rng.normal(size=s).astype(dtype) for p, s in SHAPES.items()}
+  masks = {path: np.zeros(shape, bool) for path, shape in SHAPES.items()}
+  for k, inside in zip(budgets, packing.entries(partition), strict=True):
+    places = []
+    for entry in inside:
+      index = np.arange(masks[entry.path].size).reshape(SHAPES[entry.path])
+      if entry.axis is not None:
+        index = layer_of(index, entry)
+      places += [(entry.path, flat) for flat in index.reshape(-1)]
+    for at in rng.permutation(len(places))[:k]:
+      path, flat = places[at]
+      masks[path].reshape(-1)[flat] = True
+  new = {
+    p: np.where(masks[p], rng.normal(size=SHAPES[p]).astype(dtype), x)
+    for p, x in old.items()
+  }
+  return partition, budgets, old, new, masks
+
+
+def layer_of(x, entry) -> Any:
+  return np.take(x, entry.layer, entry.axis)
+
+
+def pack(partition, budgets, layout, masks, params=None):
+  """Compiled, which one call is quicker with, too."""
+  run = jax.jit(lambda m, x: packing.pack(partition, budgets, layout, m, x))
+  return run(masks, params)
+
+
+def put(tree, layout):
+  return {
+    path: jax.device_put(x, NamedSharding(layout.mesh, layout.specs[path]))
+    for path, x in tree.items()
+  }
+
+
+@pytest.mark.parametrize('dtype', [np.float32, jnp.bfloat16])
+@pytest.mark.parametrize('fraction', [0.02, 0.3, 1.0])
+@pytest.mark.parametrize('mesh', MESHES)
+def test_round_trip(mesh, fraction, dtype):
+  partition, budgets, old, new, masks = drawn(0, fraction, dtype)
+  layout = layout_of(mesh)
+
+  packed = pack(
+    partition, budgets, layout, put(masks, layout), put(new, layout)
+  )
+  for k, silo in zip(budgets, packed, strict=True):
+    assert silo.positions.shape == silo.values.shape == (k,)
+    assert silo.counts.sum() == k
+  result = jax.jit(
+    lambda packed, base: unpacking.unpack(partition, layout, packed, base)
+  )(packed, put(old, layout))
+  for path, x in new.items():
+    np.testing.assert_array_equal(np.asarray(result[path]), x, path)
+    expected = NamedSharding(layout.mesh, layout.specs[path])
+    assert result[path].sharding.is_equivalent_to(expected, x.ndim)
+
+
+def test_same_arrays_on_every_mesh():
+  partition, budgets, _, new, masks = drawn(1, 0.1)
+  found = []
+  for mesh in MESHES:
+    layout = layout_of(mesh)
+    packed = pack(
+      partition, budgets, layout, put(masks, layout), put(new, layout)
+    )
+    found.append(jax.tree.map(np.asarray, packed))
+  for other in found[1:]:
+    jax.tree.map(np.testing.assert_array_equal, found[0], other)
+
+
+def test_positions_are_flat_within_their_entry():
+  partition, budgets, _, new, masks = drawn(2, 0.1)
+  layout = layout_of('data and model')
+  packed = jax.jit(lambda m, x: packing.pack(partition, budgets, layout, m, x))(
+    put(masks, layout), put(new, layout)
+  )
+  for inside, silo in zip(packing.entries(partition), packed, strict=True):
+    start = 0
+    for entry, count in zip(inside, silo.counts, strict=True):
+      mask, values = masks[entry.path], new[entry.path]
+      if entry.axis is not None:
+        mask = layer_of(mask, entry)
+        values = layer_of(values, entry)
+      at = np.flatnonzero(mask)
+      own = slice(start, start + int(count))
+      np.testing.assert_array_equal(silo.positions[own], at)
+      np.testing.assert_array_equal(silo.values[own], values.reshape(-1)[at])
+      start += int(count)
+
+
+def test_masks_alone():
+  partition, budgets, old, _, masks = drawn(3, 0.2)
+  layout = layout_of('model twice')
+  packed = pack(partition, budgets, layout, put(masks, layout))
+  none = put({p: np.zeros(x.shape, bool) for p, x in old.items()}, layout)
+  result = jax.jit(
+    lambda packed, base: unpacking.unpack(partition, layout, packed, base)
+  )(packed, none)
+  for path, mask in masks.items():
+    np.testing.assert_array_equal(np.asarray(result[path]), mask, path)
+
+
+def test_more_than_the_budget_shows_in_the_counts():
+  partition, budgets, _, new, masks = drawn(4, 0.1)
+  layout = layout_of('one')
+  masks['embedder/embedding'][:] = True
+  packed = pack(partition, budgets, layout, masks, new)
+  number = partition.names.index('embedder')
+  assert packed[number].counts.sum() == 256 > budgets[number]
+
+
+def test_shapes_are_what_pack_returns():
+  partition, budgets, _, new, masks = drawn(5, 0.1)
+  layout = layout_of('one')
+  packed = pack(partition, budgets, layout, masks, new)
+  dtypes = {path: x.dtype for path, x in new.items()}
+  told = packing.shapes(partition, budgets, dtypes, values=True)
+  assert jax.tree.map(lambda x: (x.shape, x.dtype), packed) == jax.tree.map(
+    lambda x: (x.shape, x.dtype), told
+  )
+
+
+def test_two_collectives_in_all():
+  partition, budgets, _, new, masks = drawn(6, 0.1)
+  layout = layout_of('data and model')
+  text = (
+    jax.jit(lambda m, x: packing.pack(partition, budgets, layout, m, x))
+    .lower(put(masks, layout), put(new, layout))
+    .compile()
+    .as_text()
+  )
+  assert text is not None
+  found = re.findall(r' (all-reduce|all-gather|all-to-all)\(', text)
+  # On the CPU, positions and values are reduced one after the other.
+  assert sorted(found) in (
+    ['all-gather', 'all-reduce'],
+    ['all-gather', 'all-reduce', 'all-reduce'],
+  )
+
+
+def test_dtypes_within_a_silo_must_agree():
+  partition = silos.assign({'a/w': (4,), 'a/v': (4,)})
+  dtypes = {'a/w': jnp.float32, 'a/v': jnp.bfloat16}
+  with pytest.raises(NotImplementedError, match='bfloat16, float32'):
+    packing.shapes(partition, (1,), dtypes, values=True)
