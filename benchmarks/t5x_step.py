@@ -31,7 +31,7 @@ from t5x import adafactor, models, trainer, utils  # type: ignore
 from t5x.examples.t5 import network  # type: ignore
 
 from dst_t5x.core import methods, thresholds
-from dst_t5x.core.counting import Layout
+from dst_t5x.core.counting import Partitioning
 from dst_t5x.hooks import inner, partitioning, subset_metrics
 from dst_t5x.hooks.optimizer import Selective
 
@@ -88,7 +88,7 @@ def variant_of(
   axes = initializer.train_state_axes
   if name != 'full':
     specs = inner.named_axes(axes.params)
-    definition.set_layout(Layout(partitioner.mesh, specs))
+    definition.set_partitioning(Partitioning(partitioner.mesh, specs))
   state = initializer.from_scratch(jax.random.PRNGKey(0))
   if name != 'full':
     # The seed is the start, in memory of its own, as after a restore.

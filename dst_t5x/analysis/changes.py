@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dst_t5x.arrays.bit_types import bits
 from dst_t5x.arrays.paths import named_leaves
 from dst_t5x.core.silos import Placement, Silos, assign
 
@@ -50,8 +51,7 @@ def changed_positions(seed: np.ndarray, tuned: np.ndarray) -> np.ndarray:
     raise ValueError(
       f'cannot compare {seed.dtype}{seed.shape} with {tuned.dtype}{tuned.shape}'
     )
-  bits = np.dtype(f'u{seed.dtype.itemsize}')
-  differ = np.ravel(seed).view(bits) != np.ravel(tuned).view(bits)
+  differ = bits(np.ravel(seed)) != bits(np.ravel(tuned))
   return differ.reshape(seed.shape)
 
 

@@ -21,6 +21,7 @@ import ml_dtypes
 import numpy as np
 
 from dst_t5x.arrays import paths
+from dst_t5x.arrays.bit_types import bits
 
 _CHUNK = 1 << 20  # entries hashed at a time
 _FIRST_LINE = b'dst_t5x.fingerprint.1\n'
@@ -210,19 +211,18 @@ def little_endian_chunks(array: np.ndarray) -> Iterator[memoryview]:
     array.dtype.byteorder == '>'
     or (array.dtype.byteorder != '<' and sys.byteorder == 'big')
   )
-  bits = array.view(np.dtype(f'u{array.dtype.itemsize}'))
-  for chunk in _row_major_chunks(bits):
+  for chunk in _row_major_chunks(bits(array)):
     chunk = chunk.byteswap() if swap else np.ascontiguousarray(chunk)
     yield chunk.data.cast('B')
 
 
-def _row_major_chunks(bits: np.ndarray) -> Iterator[np.ndarray]:
-  if bits.flags.c_contiguous:
-    flat = bits.reshape(-1)
+def _row_major_chunks(array: np.ndarray) -> Iterator[np.ndarray]:
+  if array.flags.c_contiguous:
+    flat = array.reshape(-1)
     for start in range(0, flat.size, _CHUNK):
       yield flat[start : start + _CHUNK]
     return
   chunks: Any = np.nditer(
-    bits, flags=['external_loop', 'buffered'], order='C', buffersize=_CHUNK
+    array, flags=['external_loop', 'buffered'], order='C', buffersize=_CHUNK
   )
   yield from chunks

@@ -13,11 +13,12 @@ import numpy as np
 
 from dst_t5x import delta, seeds
 from dst_t5x.arrays import paths
+from dst_t5x.arrays.bit_types import bits
 from dst_t5x.checkpoint import delta_checkpoint, manifest
 from dst_t5x.core import plans, schedules, silos, thresholds
 from dst_t5x.core.methods import Method
 from dst_t5x.delta.file import container
-from dst_t5x.delta.types import DeltaError, SubsetDelta, bits
+from dst_t5x.delta.types import DeltaError, SubsetDelta
 from dst_t5x.seeds import orbax_writing, targets
 from dst_t5x.seeds import sharded as seed_hook
 
@@ -116,7 +117,7 @@ def _manifest(
     silos=silos.assign(shapes, scheme='tensor'),
     budgets=tuple(entries[p].size if p in entries else 0 for p in shapes),
     eligible=None,
-    layout=None,
+    partitioning=None,
   )
   about = manifest.make(
     plan,

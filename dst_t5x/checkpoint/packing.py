@@ -18,10 +18,10 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Int32
 
-from dst_t5x.arrays import bit_types
+from dst_t5x.arrays import bit_types, mesh_index
 from dst_t5x.checkpoint import shards
 from dst_t5x.checkpoint.shards import Entry
-from dst_t5x.core.counting import Layout
+from dst_t5x.core.counting import Partitioning
 from dst_t5x.core.silos import Silos
 
 _PLAIN = PartitionSpec()
@@ -95,7 +95,7 @@ def shapes(
 def pack(
   silos: Silos,
   budgets: tuple[int, ...],
-  layout: Layout,
+  partitioning: Partitioning,
   masks: Mapping[str, jax.Array],
   params: Mapping[str, jax.Array] | None = None,
 ) -> tuple[Packed, ...]:
@@ -107,7 +107,7 @@ def pack(
   Args:
     silos: the partition.
     budgets: k of every silo (count).
-    layout: of masks and parameters.
+    partitioning: of masks and parameters.
     masks: bool, by path.
     params: by path; None for positions alone.
 
@@ -118,11 +118,11 @@ def pack(
 
   def local(masks: Any, params: Any) -> tuple[Packed, ...]:
     finds = [
-      [_find(entry, layout, masks, params, k) for entry in inside]
+      [_find(entry, partitioning, masks, params, k) for entry in inside]
       for k, inside in zip(budgets, silo_entries, strict=True)
     ]
     counts, starts = _places(
-      layout.mesh, jnp.stack([f.found for each in finds for f in each])
+      partitioning.mesh, jnp.stack([f.found for each in finds for f in each])
     )
     buffers = []
     first = 0
@@ -130,7 +130,7 @@ def pack(
       own = slice(first, first + len(each))
       buffers.append(_placed(k, each, counts[own], starts[own]))
       first += len(each)
-    buffers = jax.lax.psum(buffers, layout.mesh.axis_names)
+    buffers = jax.lax.psum(buffers, partitioning.mesh.axis_names)
     packed, first = [], 0
     for inside, (positions, bits) in zip(silo_entries, buffers, strict=True):
       own = slice(first, first + len(inside))
@@ -139,10 +139,10 @@ def pack(
       first += len(inside)
     return tuple(packed)
 
-  specs = {path: layout.specs[path] for path in masks}
+  specs = {path: partitioning.specs[path] for path in masks}
   return jax.shard_map(
     local,
-    mesh=layout.mesh,
+    mesh=partitioning.mesh,
     in_specs=(specs, None if params is None else specs),
     out_specs=_PLAIN,
     check_vma=False,
@@ -170,7 +170,7 @@ def _places(mesh: Mesh, mine: Array) -> tuple[Array, Array]:
   """
   everyone = jax.lax.all_gather(mine, mesh.axis_names)
   everyone = everyone.reshape(mesh.size, mine.shape[0])
-  me = shards.linear_index(mesh, mesh.axis_names)
+  me = mesh_index.linear_index(mesh, mesh.axis_names)
   earlier = jnp.arange(mesh.size)[:, None] < me
   return (
     jnp.sum(everyone, axis=0, dtype=jnp.int32),
@@ -197,7 +197,7 @@ def _placed(
 
 def _find(
   entry: Entry,
-  layout: Layout,
+  partitioning: Partitioning,
   masks: Mapping[str, Array],
   params: Mapping[str, Array] | None,
   k: int,
@@ -208,17 +208,17 @@ def _find(
   """
   mask = shards.slice_of(masks[entry.path], entry)
   spec = shards.slice_spec(
-    layout.specs[entry.path], masks[entry.path].ndim, entry
+    partitioning.specs[entry.path], masks[entry.path].ndim, entry
   )
   flat = mask.reshape(-1)
   size = min(k, flat.size)
-  is_first = shards.copy_index(layout.mesh, spec) == 0
+  is_first = shards.copy_index(partitioning.mesh, spec) == 0
   count = jnp.sum(flat, dtype=jnp.int32) * is_first.astype(jnp.int32)
   (here,) = jnp.nonzero(flat, size=size, fill_value=0)
   coordinates = jnp.unravel_index(here, mask.shape)
   position = jnp.zeros(size, jnp.int32)
   for d, coordinate in enumerate(coordinates):
-    start, whole = shards.extent(layout.mesh, spec, d, mask.shape[d])
+    start, whole = shards.extent(partitioning.mesh, spec, d, mask.shape[d])
     position = position * whole + coordinate.astype(jnp.int32) + start
   if params is None:
     return _Found(position, (), count)

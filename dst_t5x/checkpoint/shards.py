@@ -7,9 +7,10 @@ import math
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array
+
+from dst_t5x.arrays import mesh_index
 
 # The mesh axes of every dimension.
 Spec = tuple[tuple[str, ...], ...]
@@ -59,18 +60,12 @@ def extent(
   parts = math.prod(mesh.shape[a] for a in spec[d])
   if parts == 1:
     return 0, local
-  return linear_index(mesh, spec[d]) * local, local * parts
+  return mesh_index.linear_index(mesh, spec[d]) * local, local * parts
 
 
 def copy_index(mesh: Mesh, spec: Spec) -> Array:
   """Returns which of the devices with the same shard this one is."""
   used = {name for names in spec for name in names}
-  return linear_index(mesh, tuple(a for a in mesh.axis_names if a not in used))
-
-
-def linear_index(mesh: Mesh, names: tuple[str, ...]) -> Array:
-  """Returns this device's number along some axes of a mesh."""
-  index = jnp.int32(0)
-  for name in names:
-    index = index * mesh.shape[name] + jax.lax.axis_index(name)
-  return index
+  return mesh_index.linear_index(
+    mesh, tuple(a for a in mesh.axis_names if a not in used)
+  )

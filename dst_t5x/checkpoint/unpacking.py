@@ -12,13 +12,13 @@ from dst_t5x.arrays import flat_access
 from dst_t5x.checkpoint import shards
 from dst_t5x.checkpoint.packing import Packed, entries, owner
 from dst_t5x.checkpoint.shards import Entry
-from dst_t5x.core.counting import Layout
+from dst_t5x.core.counting import Partitioning
 from dst_t5x.core.silos import Silos
 
 
 def unpack(
   silos: Silos,
-  layout: Layout,
+  partitioning: Partitioning,
   packed: tuple[Packed, ...],
   base: Mapping[str, jax.Array],
 ) -> dict[str, jax.Array]:
@@ -26,7 +26,7 @@ def unpack(
 
   Args:
     silos: the partition.
-    layout: of the parameters.
+    partitioning: of the parameters.
     packed: from `pack`; where it holds no values, True is written.
     base: parameters, or masks, by path.
 
@@ -43,14 +43,14 @@ def unpack(
       owners = owner(one.counts, one.positions.shape[0])
       for number, entry in enumerate(inside):
         result[entry.path] = _scatter(
-          result[entry.path], entry, layout, one, owners == number
+          result[entry.path], entry, partitioning, one, owners == number
         )
     return result
 
-  specs = {path: layout.specs[path] for path in base}
+  specs = {path: partitioning.specs[path] for path in base}
   return jax.shard_map(
     local,
-    mesh=layout.mesh,
+    mesh=partitioning.mesh,
     in_specs=(PartitionSpec(), specs),
     out_specs=specs,
     check_vma=False,
@@ -58,15 +58,20 @@ def unpack(
 
 
 def _scatter(
-  base: Array, entry: Entry, layout: Layout, packed: Packed, used: Array
+  base: Array,
+  entry: Entry,
+  partitioning: Partitioning,
+  packed: Packed,
+  used: Array,
 ) -> Array:
   """Returns this device's shard with the values of one entry in place."""
-  spec = shards.slice_spec(layout.specs[entry.path], base.ndim, entry)
+  spec = shards.slice_spec(partitioning.specs[entry.path], base.ndim, entry)
   local = list(base.shape)
   if entry.axis is not None:
     del local[entry.axis]
   extents = [
-    shards.extent(layout.mesh, spec, d, size) for d, size in enumerate(local)
+    shards.extent(partitioning.mesh, spec, d, size)
+    for d, size in enumerate(local)
   ]
   rest, inside = packed.positions, used
   index: list[Any] = []

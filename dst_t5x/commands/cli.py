@@ -3,7 +3,6 @@
 A subcommand is imported when it is needed, so that `--help` answers at once.
 """
 
-import difflib
 import importlib
 import os
 import traceback
@@ -11,6 +10,8 @@ from collections.abc import Mapping
 from typing import IO, Any
 
 import click
+
+from dst_t5x.arrays import known_names
 
 # Name → module and attribute of its click command.
 COMMANDS: Mapping[str, str] = {
@@ -75,7 +76,7 @@ class LazyGroup(click.Group):
     name = args[0]
     if name in COMMANDS or name.startswith('-'):
       return super().resolve_command(ctx, args)
-    near = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.4)
+    near = known_names.nearest(name, COMMANDS)
     hint = f"did you mean '{near[0]}'?" if near else f'try {_listed()}'
     raise click.UsageError(f"no command '{name}': {hint}", ctx)
 

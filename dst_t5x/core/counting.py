@@ -16,6 +16,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Bool, Float32, Int32
 
+from dst_t5x.arrays import mesh_index
 from dst_t5x.core.silos import Placement, Silos
 
 # XLA keeps a reduction of up to this many operands in one fast loop.
@@ -24,7 +25,7 @@ WIDTH = 15
 _INT32_MAX = 2**31 - 1
 
 
-class Layout(NamedTuple):
+class Partitioning(NamedTuple):
   """How the parameters lie on a mesh.
 
   Attributes:
@@ -83,7 +84,7 @@ def count(
   thresholds: Float32[Array, 'silos width'],
   *,
   skip: Bool[Array, ' silos'] | None = None,
-  layout: Layout | None = None,
+  partitioning: Partitioning | None = None,
 ) -> Int32[Array, 'entries width']:
   """Returns how many scores of every tensor lie above its silo's thresholds.
 
@@ -95,7 +96,7 @@ def count(
     silos: the partition.
     thresholds: up to 15 for every silo.
     skip: silos whose counts nobody needs; their rows are 0.
-    layout: placement on a mesh; None leaves the partitioning to the compiler.
+    partitioning: placement on a mesh; None leaves it to the compiler.
 
   Returns:
     One row for every name in `entries(silos)`.
@@ -145,10 +146,10 @@ def count(
         )
     return jnp.concatenate(rows)
 
-  if layout is None:
+  if partitioning is None:
     one = jnp.int32(1)
     return local(thresholds, skip, table.operands, lambda _, x: (x, one))
-  mesh, specs = layout
+  mesh, specs = partitioning
 
   def sharded(thresholds: Array, skip: Array, operands: Any) -> Array:
     def share(path: str, x: Array) -> tuple[Array, Array]:
@@ -246,9 +247,7 @@ def _own_part(
   number = math.prod(mesh.shape[a] for a in copies)
   if number == 1:
     return x, jnp.int32(1)
-  index = jnp.int32(0)
-  for a in copies:
-    index = index * mesh.shape[a] + jax.lax.axis_index(a)
+  index = mesh_index.linear_index(mesh, copies)
   for d in range(x.ndim):
     if d != placement.axis and x.shape[d] and x.shape[d] % number == 0:
       width = x.shape[d] // number

@@ -10,7 +10,7 @@ import optax
 
 from dst_t5x.arrays import bit_types
 from dst_t5x.core import plans, selective
-from dst_t5x.core.counting import Layout
+from dst_t5x.core.counting import Partitioning
 from dst_t5x.core.methods import Method, SiloScheme
 
 
@@ -90,7 +90,7 @@ def selective_tuning(
   silo_scheme: SiloScheme | None = None,
   stack_axes: Mapping[str, int] = MappingProxyType({}),
   total_steps: int | None = None,
-  layout: Layout | None = None,
+  partitioning: Partitioning | None = None,
   key: jax.Array | None = None,
 ) -> optax.GradientTransformationExtraArgs:
   """Wraps an optimizer so that only a subset of the parameters ever changes.
@@ -109,7 +109,7 @@ def selective_tuning(
     silo_scheme: instead of the method's own silos.
     stack_axes: axis along which a scanned tensor stacks its layers, by path.
     total_steps: length of the run, for methods that grow over all of it.
-    layout: placement on a mesh.
+    partitioning: placement on a mesh.
     key: PRNG key for methods that draw at random.
 
   Returns:
@@ -142,7 +142,7 @@ def selective_tuning(
       silo_scheme=silo_scheme,
       stack_axes=stack_axes,
       total_steps=total_steps,
-      layout=layout,
+      partitioning=partitioning,
     )
 
   def init(params: Any) -> selective.SelectiveState:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from dst_t5x.arrays.paths import named_leaves
 from dst_t5x.core import silos as silos_lib
-from dst_t5x.core.counting import Layout
+from dst_t5x.core.counting import Partitioning
 from dst_t5x.core.methods import Method, SiloScheme
 from dst_t5x.core.silos import SiloError, Silos
 
@@ -25,14 +25,14 @@ class Plan(NamedTuple):
     silos: the partition; empty for a method that selects nothing.
     budgets: k of every silo (count).
     eligible: paths that the method may select from; None for all.
-    layout: placement on a mesh, or None.
+    partitioning: placement on a mesh, or None.
   """
 
   method: Method
   silos: Silos
   budgets: tuple[int, ...]
   eligible: frozenset[str] | None
-  layout: Layout | None
+  partitioning: Partitioning | None
 
   @property
   def total(self) -> int:
@@ -54,7 +54,7 @@ def make(
   silo_scheme: SiloScheme | None = None,
   stack_axes: Mapping[str, int] = MappingProxyType({}),
   total_steps: int | None = None,
-  layout: Layout | None = None,
+  partitioning: Partitioning | None = None,
 ) -> Plan:
   """Returns the plan of a method for a model.
 
@@ -66,7 +66,7 @@ def make(
     silo_scheme: instead of the method's own.
     stack_axes: axis along which a scanned tensor stacks its layers, by path.
     total_steps: length of the run, for schedules that last all of it.
-    layout: placement on a mesh.
+    partitioning: placement on a mesh.
 
   Returns:
     The plan.
@@ -115,7 +115,7 @@ def make(
     silos=silos,
     budgets=tuple(budgets),
     eligible=eligible,
-    layout=layout,
+    partitioning=partitioning,
   )
 
 

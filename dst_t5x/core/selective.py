@@ -216,14 +216,14 @@ def _choose(
     scores = table()
     budgets = schedules.target(schedule, state.count, plan.budgets)
     found = plan.method.threshold(
-      scores, plan.silos, budgets, state.carry, plan.layout
+      scores, plan.silos, budgets, state.carry, plan.partitioning
     )
     masks = subsets.above(scores, plan.silos, found.threshold)
     size = found.selected
     churn = jnp.int32(-1)
     if count_churn:
       churn = subsets.entered(
-        masks, current, seed, silos=plan.silos, layout=plan.layout
+        masks, current, seed, silos=plan.silos, partitioning=plan.partitioning
       )
   else:
     assert schedule.steps is not None  # plans.make has filled it in
@@ -233,7 +233,7 @@ def _choose(
     def grow(masks: subsets.Masks) -> tuple[subsets.Masks, Found]:
       scores = subsets.without(table(), masks)
       found = plan.method.threshold(
-        scores, plan.silos, budgets, state.carry, plan.layout
+        scores, plan.silos, budgets, state.carry, plan.partitioning
       )
       new = subsets.above(scores, plan.silos, found.threshold)
       return {p: masks[p] | new[p] for p in masks}, found

@@ -9,7 +9,6 @@ template holds `{slice}`, every slice along the stack's axis is a silo of its
 own; elsewhere `{slice}` vanishes.
 """
 
-import difflib
 import logging
 import math
 import re
@@ -17,6 +16,8 @@ from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from types import MappingProxyType
 from typing import NamedTuple
+
+from dst_t5x.arrays import known_names
 
 _LOG = logging.getLogger(__name__)
 
@@ -105,8 +106,8 @@ def rules(scheme: str | Sequence[Rule | tuple[str, str]]) -> tuple[Rule, ...]:
   if isinstance(scheme, str):
     if scheme not in SCHEMES:
       raise SiloError(
-        f'unknown silo scheme {scheme!r}{_nearest(scheme, SCHEMES)}; known: '
-        f'{", ".join(SCHEMES)}, or (regex, template) pairs'
+        f'unknown silo scheme {scheme!r}{known_names.hint(scheme, SCHEMES)}; '
+        f'known: {", ".join(SCHEMES)}, or (regex, template) pairs'
       )
     return SCHEMES[scheme]
   checked = []
@@ -247,7 +248,7 @@ def allocate(
         f'that selects anything is about {1 / total:.2g}'
       )
   else:
-    if isinstance(budget, bool) or not isinstance(budget, Integral):
+    if not isinstance(budget, Integral) or isinstance(budget, bool):
       raise SiloError(f'budget={budget!r} must be a whole number')
     if not 1 <= budget <= total:
       raise SiloError(
@@ -286,7 +287,7 @@ def _check_stacks(
     if path not in shapes:
       raise SiloError(
         f'stack axis given for unknown parameter {path!r}'
-        f'{_nearest(path, shapes)}'
+        f'{known_names.hint(path, shapes)}'
       )
     if not 0 <= axis < len(shapes[path]):
       raise SiloError(
@@ -306,10 +307,5 @@ def _check_used(
     if rule not in used:
       raise SiloError(
         f'silo rule {rule.pattern!r} matched no parameter that an earlier rule '
-        f'left{_nearest(rule.pattern, shapes)}'
+        f'left{known_names.hint(rule.pattern, shapes)}'
       )
-
-
-def _nearest(name: str, known: Mapping[str, object]) -> str:
-  close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-  return f'; nearest: {close[0]!r}' if close else ''

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float32, Int32
 
 from dst_t5x.core import counting
-from dst_t5x.core.counting import Layout, ScoreTable
+from dst_t5x.core.counting import Partitioning, ScoreTable
 from dst_t5x.core.silos import Placement, Silos
 
 Masks = dict[str, jax.Array]  # bool, of the parameter's shape, by path
@@ -64,7 +64,7 @@ def entered(
   seed: Mapping[str, jax.Array],
   *,
   silos: Silos,
-  layout: Layout | None,
+  partitioning: Partitioning | None,
 ) -> Int32[Array, '']:
   """Returns how many parameters enter the subset in this step (count).
 
@@ -76,7 +76,7 @@ def entered(
     params: before the step.
     seed: Θ⁰.
     silos: the partition.
-    layout: placement on a mesh.
+    partitioning: placement on a mesh.
 
   Returns:
     The count.
@@ -90,7 +90,7 @@ def entered(
   )
   # On a mesh this is one all-reduce; a sum a tensor would be one for each.
   half = jnp.full((len(silos.names), 1), 0.5, jnp.float32)
-  counts = counting.count(table, silos, half, layout=layout)
+  counts = counting.count(table, silos, half, partitioning=partitioning)
   return jnp.sum(counts, dtype=jnp.int32)
 
 

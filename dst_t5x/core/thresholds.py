@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float32, Int32
 
 from dst_t5x.core import counting
-from dst_t5x.core.counting import Layout, ScoreTable
+from dst_t5x.core.counting import Partitioning, ScoreTable
 from dst_t5x.core.silos import Silos
 
 _FINITE = 0x7F7FFFFF  # bits of the largest finite float32
@@ -48,7 +48,7 @@ class Found(NamedTuple):
 
 
 ThresholdFn = Callable[
-  [ScoreTable, Silos, jax.Array, jax.Array, Layout | None], Found
+  [ScoreTable, Silos, jax.Array, jax.Array, Partitioning | None], Found
 ]
 
 
@@ -68,7 +68,7 @@ def exact(
   silos: Silos,
   budgets: Int32[Array, ' silos'],
   carry: Float32[Array, ' silos'],
-  layout: Layout | None = None,
+  partitioning: Partitioning | None = None,
 ) -> Found:
   """Returns thresholds that exactly k scores of each silo exceed.
 
@@ -83,7 +83,7 @@ def exact(
     silos: the partition.
     budgets: k of every silo (count).
     carry: last threshold of every silo, 0 if there is none.
-    layout: placement on a mesh.
+    partitioning: placement on a mesh.
 
   Returns:
     Thresholds with the largest number of scores above them that is at most k.
@@ -107,7 +107,11 @@ def exact(
       first, _first_grid(carry), _uniform_grid(bracket.low, bracket.high)
     )
     counts = counting.count(
-      table, silos, _floats(grid), skip=bracket.done & ~first, layout=layout
+      table,
+      silos,
+      _floats(grid),
+      skip=bracket.done & ~first,
+      partitioning=partitioning,
     )
     return _narrow(
       bracket._replace(
@@ -137,7 +141,7 @@ def algorithm2(
   silos: Silos,
   budgets: Int32[Array, ' silos'],
   carry: Float32[Array, ' silos'],
-  layout: Layout | None = None,
+  partitioning: Partitioning | None = None,
   *,
   iterations: int = 3,
   fluctuation: float = 2.0,
@@ -160,7 +164,7 @@ def algorithm2(
     silos: the partition.
     budgets: k of every silo (count).
     carry: q', 0 if there is none; the search then starts at 1.
-    layout: placement on a mesh.
+    partitioning: placement on a mesh.
     iterations: m (count).
     fluctuation: r, the largest factor between two steps' thresholds.
     literal: select with the nearer end even if that exceeds the budget.
@@ -180,7 +184,7 @@ def algorithm2(
 
   def above(*columns: Array) -> tuple[Array, Array]:
     counts = counting.count(
-      table, silos, jnp.stack(columns, axis=1), layout=layout
+      table, silos, jnp.stack(columns, axis=1), partitioning=partitioning
     )
     return counting.per_silo(silos, counts), counts
 
@@ -254,7 +258,7 @@ def by_sorting(
   silos: Silos,
   budgets: Int32[Array, ' silos'],
   carry: Float32[Array, ' silos'],
-  layout: Layout | None = None,
+  partitioning: Partitioning | None = None,
 ) -> Found:
   """Returns the (k + 1)-th largest score of every silo, by sorting it whole.
 
@@ -265,14 +269,14 @@ def by_sorting(
     silos: the partition.
     budgets: k of every silo (count).
     carry: returned as it is; sorting needs no start.
-    layout: not needed; the compiler gathers what it sorts.
+    partitioning: not needed; the compiler gathers what it sorts.
 
   Returns:
     Thresholds that exactly k scores exceed unless ties forbid it.
 
   Source: DST, line 5 of algorithm 1.
   """
-  del layout
+  del partitioning
   parts: list[list[Array]] = [[] for _ in silos.names]
   nonfinite = []
   for path, placement in silos.placements.items():

@@ -1,12 +1,12 @@
 """What has to hold before a delta is used."""
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from dst_t5x.arrays import fingerprints, flat_access
+from dst_t5x.arrays import fingerprints, flat_access, known_names
+from dst_t5x.arrays.bit_types import bits
 from dst_t5x.delta.types import (
   DeltaEntry,
   DtypeMismatchError,
@@ -16,7 +16,6 @@ from dst_t5x.delta.types import (
   SubsetDelta,
   UnknownParameterError,
   WrongSeedError,
-  bits,
 )
 
 
@@ -57,9 +56,9 @@ def check_names(
   """
   for path in needed:
     if path not in there:
-      close = difflib.get_close_matches(path, there, n=1, cutoff=0.4)
-      nearest = f'; nearest: {close[0]!r}' if close else ''
-      raise UnknownParameterError(f'no {path!r} among {where}{nearest}')
+      raise UnknownParameterError(
+        f'no {path!r} among {where}{known_names.hint(path, there)}'
+      )
 
 
 def check_like(

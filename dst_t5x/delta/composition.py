@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dst_t5x.arrays import fingerprints, flat_access, paths
+from dst_t5x.arrays.bit_types import bits
 from dst_t5x.delta import checks
 from dst_t5x.delta.types import (
   DeltaEntry,
@@ -19,7 +20,6 @@ from dst_t5x.delta.types import (
   NonFiniteValueError,
   SubsetDelta,
   WrongSeedError,
-  bits,
 )
 
 POLICIES = ('error', 'last', 'sum')

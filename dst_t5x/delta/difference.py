@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from dst_t5x.arrays import fingerprints, flat_access, paths
+from dst_t5x.arrays.bit_types import bits
 from dst_t5x.delta import checks
 from dst_t5x.delta.types import (
   DeltaEntry,
   DeltaInfo,
   SubsetDelta,
   TooManyDifferencesError,
-  bits,
 )
 
 _CHUNK = 1 << 20  # entries compared at a time

@@ -5,11 +5,12 @@ import math
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 
 from dst_t5x.arrays import fingerprints, paths
+from dst_t5x.arrays.bit_types import bits
+from dst_t5x.arrays.counts import is_count
 
 
 class DeltaError(ValueError):
@@ -166,9 +167,9 @@ class DeltaInfo:
       isinstance(self.epsilon, float) and 0.0 < self.epsilon <= 1.0
     ):
       raise InfoError(f'epsilon={self.epsilon!r} must be a float in (0, 1]')
-    if self.budget is not None and not _is_count(self.budget):
+    if self.budget is not None and not is_count(self.budget):
       raise InfoError(f'budget={self.budget!r} must be a count')
-    if not _is_count(self.step):
+    if not is_count(self.step):
       raise InfoError(f'step={self.step!r} must be a count')
 
 
@@ -214,22 +215,6 @@ class SubsetDelta:
     return hash(self.info)
 
 
-def bits(values: np.ndarray) -> np.ndarray:
-  """Returns the bit patterns of an array, so that NaN equals itself.
-
-  Args:
-    values: any shape and dtype of up to 8 bytes.
-
-  Returns:
-    Unsigned integers of the same width and shape, sharing the memory.
-
-  Example:
-    >>> bits(np.float32([-0.0]))
-    array([2147483648], dtype=uint32)
-  """
-  return values.view(np.dtype(f'u{values.dtype.itemsize}'))
-
-
 _FINGERPRINT = re.compile('sha256:[0-9a-f]{64}')
 
 
@@ -262,7 +247,3 @@ def _check_order(positions: np.ndarray, size: int) -> None:
       f'positions from {positions[0]} to {positions[-1]} where the range is 0 '
       f'to {size - 1}'
     )
-
-
-def _is_count(value: Any) -> bool:
-  return isinstance(value, int) and not isinstance(value, bool) and value >= 0

@@ -5,12 +5,12 @@ path and shape gets that parameter's axes, whatever the type of the state that
 holds it. All else is replicated.
 """
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 
+from dst_t5x.arrays import known_names
 from dst_t5x.arrays.paths import named_leaves
 
 STACKS = ('layers',)
@@ -118,12 +118,11 @@ def check_rules(
   for path, logical in axes.items():
     for name in logical:
       if name is not None and name not in known:
-        close = difflib.get_close_matches(str(name), sorted(known), n=1)
         raise ValueError(
           f'parameter {path!r} has the logical axis {name!r}, for which the '
           f'partitioner {partitioner} has no rule'
-          + (f'; nearest: {close[0]!r}' if close else '')
-          + f'; it knows {", ".join(sorted(known))}. Add it with '
+          f'{known_names.hint(str(name), sorted(known))}; it knows '
+          f'{", ".join(sorted(known))}. Add it with '
           f'partitioning.standard_logical_axis_rules.additional_rules = '
           f"[('{name}', None)]"
         )

@@ -9,7 +9,7 @@ from jax.sharding import PartitionSpec
 
 from dst_t5x.arrays.paths import named_leaves
 from dst_t5x.checkpoint import packing, saved_arrays, unpacking
-from dst_t5x.core.counting import Layout
+from dst_t5x.core.counting import Partitioning
 from dst_t5x.seeds.sharded import LoadSeed
 
 
@@ -18,15 +18,18 @@ class InferenceKeeper:
 
   Args:
     manifest: of the checkpoint.
-    layout: of the parameters.
+    partitioning: of the parameters.
     load_seed: reads the seed, sharded.
   """
 
   def __init__(
-    self, manifest: Mapping[str, Any], layout: Layout, load_seed: LoadSeed
+    self,
+    manifest: Mapping[str, Any],
+    partitioning: Partitioning,
+    load_seed: LoadSeed,
   ):
     self.manifest = manifest
-    self.layout = layout
+    self.partitioning = partitioning
     self.load_seed = load_seed
     self.silos, self.budgets = saved_arrays.silos_of(manifest)
 
@@ -57,7 +60,7 @@ class InferenceKeeper:
     def merge(seed: Any, delta: Any) -> Any:
       if wanted is not None:
         seed = {p: x.astype(wanted) for p, x in seed.items()}
-      return unpacking.unpack(self.silos, self.layout, delta, seed)
+      return unpacking.unpack(self.silos, self.partitioning, delta, seed)
 
     return state.replace(
       params=saved_arrays.like(state.params, merge(seed, delta)),

@@ -16,7 +16,7 @@ from t5x import optimizers  # type: ignore
 
 from dst_t5x.arrays.paths import named_leaves
 from dst_t5x.core import plans, selective
-from dst_t5x.core.counting import Layout
+from dst_t5x.core.counting import Partitioning
 from dst_t5x.core.methods import Method, SiloScheme
 from dst_t5x.hooks import axes, inner, state_dicts
 
@@ -80,7 +80,7 @@ class Selective(optimizers.OptimizerDef):
     self._stack_names = tuple(stacks)
     self._stack_axes: dict[str, int] = {}
     self._total_steps: int | None = None
-    self._layout: Layout | None = None
+    self._partitioning: Partitioning | None = None
     self.seed_memory_kind: str | None = None
     super().__init__(inner.hyper_params)
 
@@ -88,9 +88,9 @@ class Selective(optimizers.OptimizerDef):
     """Sets the length of the run, for schedules that last all of it (count)."""
     self._total_steps = steps
 
-  def set_layout(self, layout: Layout) -> None:
+  def set_partitioning(self, partitioning: Partitioning) -> None:
     """Says where the parameters lie; without it no step is taken."""
-    self._layout = layout
+    self._partitioning = partitioning
 
   def plan(self, params: Any) -> plans.Plan:
     """Returns the plan for a model's parameters.
@@ -112,7 +112,7 @@ class Selective(optimizers.OptimizerDef):
       silo_scheme=self.silo_scheme,
       stack_axes=self._stack_axes,
       total_steps=self._total_steps,
-      layout=self._layout,
+      partitioning=self._partitioning,
     )
 
   def set_param_axes(self, param_logical_axes: Any) -> None:
@@ -149,7 +149,7 @@ class Selective(optimizers.OptimizerDef):
     self, hyper_params: Any, params: Any, state: Any, grads: Any
   ) -> tuple[Any, Any]:
     """Returns the new parameters and state; see `selective.step`."""
-    if self._layout is None:
+    if self._partitioning is None:
       raise ValueError(
         'the optimizer does not know the seed: bind train_state_initializer_cls'
         ' = @restore.SeedInitializer, as hosts/t5x.gin does. T5X would call '

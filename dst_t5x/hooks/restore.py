@@ -22,7 +22,7 @@ from t5x import utils  # type: ignore
 
 from dst_t5x.arrays.paths import named_leaves
 from dst_t5x.checkpoint import delta_checkpoint, manifest, saved_arrays
-from dst_t5x.core.counting import Layout
+from dst_t5x.core.counting import Partitioning
 from dst_t5x.hooks import (
   before_run,
   dataset_state,
@@ -112,7 +112,7 @@ class SeedInitializer(utils.TrainStateInitializer):
     )
     self._dense_axes = self.train_state_axes
     specs = inner.specs(self.train_state_axes.params)
-    self._layout = Layout(partitioner.mesh, specs)
+    self._partitioning = Partitioning(partitioner.mesh, specs)
     self._shardings = {
       path: NamedSharding(partitioner.mesh, spec)
       for path, spec in specs.items()
@@ -176,7 +176,7 @@ class SeedInitializer(utils.TrainStateInitializer):
   ) -> None:
     shapes = self.global_train_state_shape
     sharded.check(source, named_leaves(shapes.params))
-    optimizer_def.set_layout(self._layout)
+    optimizer_def.set_partitioning(self._partitioning)
     self._source, self._optimizer_def = source, optimizer_def
     self._fingerprint = sharded.fingerprint(source)
     plan = optimizer_def.plan(shapes.params)
@@ -246,7 +246,7 @@ class SeedInitializer(utils.TrainStateInitializer):
     sharded.check(source, shapes)
     self._keeper = InferenceKeeper(
       checkpoint.manifest,
-      self._layout,
+      self._partitioning,
       functools.partial(sharded.load, source, self._shardings),
     )
     self.global_train_state_shape = self._as_delta_state(

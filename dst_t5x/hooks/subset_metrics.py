@@ -164,7 +164,7 @@ def moves(
     counting.ScoreTable(code, operands),
     plan.silos,
     jnp.broadcast_to(bounds, (len(plan.silos.names), bounds.size)),
-    layout=plan.layout,
+    partitioning=plan.partitioning,
   )
   # How many codes are at least 1, 2, … 5; exactly n is a difference of two.
   least = jnp.sum(counts.astype(jnp.float32), axis=0)

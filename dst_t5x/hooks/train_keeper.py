@@ -1,8 +1,8 @@
 """From a train state to a delta checkpoint, and back.
 
-The layout is told in `dst_t5x.checkpoint.delta_checkpoint`. Everything in it is small and
-replicated, so a checkpoint fits every mesh; what is large is either in the
-seed's own checkpoint or sharded as the parameters are.
+`dst_t5x.checkpoint.delta_checkpoint` tells what is in it. Everything there is
+small and replicated, so a checkpoint fits every mesh; what is large is either
+in the seed's own checkpoint or sharded as the parameters are.
 """
 
 import functools
@@ -22,7 +22,7 @@ from dst_t5x.arrays.paths import named_leaves
 from dst_t5x.checkpoint import manifest as manifest_lib
 from dst_t5x.checkpoint import packing, saved_arrays, unpacking
 from dst_t5x.core import plans, selective
-from dst_t5x.core.counting import Layout
+from dst_t5x.core.counting import Partitioning
 from dst_t5x.hooks import state_dicts
 from dst_t5x.hooks.optimizer import Selective
 from dst_t5x.seeds.sharded import LoadSeed
@@ -35,7 +35,7 @@ class TrainKeeper:
   """Turns train states into delta checkpoints and back.
 
   Args:
-    plan: of the run, with its layout.
+    plan: of the run, with its partitioning.
     manifest: of the run.
     load_seed: reads the seed, sharded.
     fresh_inner: makes the inner optimizer's first state; used where the
@@ -51,16 +51,16 @@ class TrainKeeper:
     fresh_inner: Callable[[Any], Any],
     optimizer_def: Selective,
   ):
-    assert plan.layout is not None
+    assert plan.partitioning is not None
     self.plan = plan
     self.silos, self.budgets = plan.silos, plan.budgets
-    self.layout: Layout = plan.layout
+    self.partitioning: Partitioning = plan.partitioning
     self.manifest = manifest
     self.load_seed = load_seed
     self._fresh_inner = fresh_inner
     self._optimizer_def = optimizer_def
     self._full = manifest['inner_state'] == 'full'
-    replicated = NamedSharding(self.layout.mesh, PartitionSpec())
+    replicated = NamedSharding(self.partitioning.mesh, PartitionSpec())
     self._extract = jax.jit(self._extracted, out_shardings=replicated)
 
   def state_dict(self, state: Any) -> dict[str, Any]:
@@ -178,11 +178,13 @@ class TrainKeeper:
     )
 
   def _extracted(self, target: Any, kept: Any, first: Any) -> Any:
-    plan, layout = self.plan, self.layout
+    plan, partitioning = self.plan, self.partitioning
     now = named_leaves(target)
     seed = named_leaves(self._optimizer_def.seed_on_device(kept.seed))
     changed = {path: _differ(now[path], seed[path]) for path in now}
-    pack = functools.partial(packing.pack, plan.silos, plan.budgets, layout)
+    pack = functools.partial(
+      packing.pack, plan.silos, plan.budgets, partitioning
+    )
     return (
       pack(changed, now),
       pack(kept.masks) if kept.masks else (),
@@ -210,7 +212,9 @@ class TrainKeeper:
       ),
     )
     def merge(seed: Any, delta: Any, held: Any, first: Any) -> Any:
-      unpack = functools.partial(unpacking.unpack, self.plan.silos, self.layout)
+      unpack = functools.partial(
+        unpacking.unpack, self.plan.silos, self.partitioning
+      )
       none = {p: jnp.zeros(x.shape, jnp.bool_) for p, x in seed.items()}
       return (
         unpack(delta, seed),

@@ -1,9 +1,11 @@
 """Sizes and settings of a T5 1.1 network."""
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from typing import Any, Self
+
+from dst_t5x.arrays import known_names
+from dst_t5x.arrays.counts import is_count
 
 ACTIVATIONS = ('gelu', 'relu', 'silu', 'swish', 'linear')
 # No float16: what masks attention, -1e10, is infinite in it, and a row of
@@ -46,8 +48,7 @@ class NetworkConfig:
     object.__setattr__(self, 'mlp_activations', tuple(self.mlp_activations))
     for field in dataclasses.fields(self):
       value = getattr(self, field.name)
-      whole = isinstance(value, int) and not isinstance(value, bool)
-      if field.type is int and not (whole and value >= 1):
+      if field.type is int and not is_count(value, least=1):
         raise ValueError(
           f'network {field.name}={value!r} must be a whole number >= 1'
         )
@@ -100,10 +101,8 @@ class NetworkConfig:
     fields = {f.name: f for f in dataclasses.fields(cls)}
     for name in values:
       if name not in fields:
-        close = difflib.get_close_matches(name, fields, n=1)
         raise ValueError(
-          f'unknown network setting {name!r}'
-          + (f'; nearest: {close[0]!r}' if close else '')
+          f'unknown network setting {name!r}{known_names.hint(name, fields)}'
         )
     missing = [
       name

@@ -22,7 +22,7 @@ import seqio
 import tensorflow as tf
 from t5x import gin_utils, utils  # type: ignore
 
-from dst_t5x.core.counting import Layout
+from dst_t5x.core.counting import Partitioning
 from dst_t5x.hooks import inner, seed_memory
 from dst_t5x.hooks.optimizer import Selective
 from dst_t5x.planning import hlo, slices, virtual_slice
@@ -96,7 +96,7 @@ def lowered(run: Run, optimizer_def: Any, **options: Any) -> Any:
   axes = initializer.train_state_axes
   if isinstance(optimizer_def, Selective):
     specs = inner.specs(axes.params)
-    optimizer_def.set_layout(Layout(run.partitioner.mesh, specs))
+    optimizer_def.set_partitioning(Partitioning(run.partitioner.mesh, specs))
     axes = seed_memory.kept_in(
       getattr(run.partitioner, 'seed_memory_kind', None),
       axes,

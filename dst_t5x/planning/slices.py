@@ -10,9 +10,10 @@ v6e" and "TPU software versions"; the memory is what the compiler (libtpu
 """
 
 import dataclasses
-import difflib
 import math
 import re
+
+from dst_t5x.arrays import known_names
 
 _GIB = 2**30
 
@@ -149,7 +150,7 @@ def parse(text: str) -> Slice:
   name, cores, shape = match.groups()
   name = _NAMES.get(name, name)
   if name not in _GENERATIONS:
-    near = difflib.get_close_matches(name, _GENERATIONS, n=1)
+    near = known_names.nearest(name, _GENERATIONS)
     hint = f'did you mean {near[0]}? ' if near else ''
     raise ValueError(
       f'{text!r}: no TPU generation {name!r}; {hint}'

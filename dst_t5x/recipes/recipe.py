@@ -5,7 +5,6 @@ is installed. A plan needs a few macros alone, which are plain values: gin's own
 parser finds them, and nothing is imported.
 """
 
-import difflib
 import io
 import os
 import pathlib
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 
 from gin import config_parser
 
+from dst_t5x.arrays import known_names
 from dst_t5x.network.network_config import NetworkConfig
 from dst_t5x.recipes import gin_path
 
@@ -143,8 +143,8 @@ def flags(arguments: Sequence[str]) -> Flags:
     elif name.removeprefix('no') in _OTHER_FLAGS or name in _OTHER_FLAGS:
       continue
     else:
-      close = difflib.get_close_matches(
-        name, (*_OTHER_FLAGS, 'gin_file', 'gin_search_paths', 'gin.'), n=1
+      close = known_names.nearest(
+        name, (*_OTHER_FLAGS, 'gin_file', 'gin_search_paths', 'gin.')
       )
       raise RecipeError(
         f'T5X has no flag {argument!r}'
@@ -287,7 +287,7 @@ def locate(name: str, search_paths: Sequence[str] = ()) -> pathlib.Path:
       return folder / name
   root = gin_path.root()
   ours = [str(path.relative_to(root)) for path in root.rglob('*.gin')]
-  near = difflib.get_close_matches(name, ours, n=1)
+  near = known_names.nearest(name, ours)
   raise RecipeError(
     f'there is no gin file {name!r} here, nor among ours'
     + (f'; did you mean {near[0]}?' if near else f' in {root}')

@@ -5,7 +5,6 @@ front to all of them.
 """
 
 import dataclasses
-import difflib
 import os
 import pathlib
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from dst_t5x.arrays import fingerprints, paths
+from dst_t5x.arrays import fingerprints, known_names, paths
 from dst_t5x.arrays.source import Source
 from dst_t5x.seeds import layouts, own_layout
 from dst_t5x.seeds.errors import SeedError
@@ -216,12 +215,12 @@ def check_params(
   """
   flat = paths.flatten(params)
   problems = [
-    f'missing {path!r}{_nearest(path, flat)}'
+    f'missing {path!r}{known_names.hint(path, flat)}'
     for path in sorted(expected)
     if path not in flat
   ]
   problems += [
-    f'not in the network: {path!r}{_nearest(path, expected)}'
+    f'not in the network: {path!r}{known_names.hint(path, expected)}'
     for path in flat
     if path not in expected
   ]
@@ -243,8 +242,3 @@ def _differences(path: str, leaf: Any, wanted: ShapeAndDtype) -> list[str]:
       f'{path!r} has dtype {dtype} instead of {np.dtype(wanted.dtype)}'
     )
   return problems
-
-
-def _nearest(name: str, known: Mapping[str, object]) -> str:
-  close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-  return f' (nearest: {close[0]!r})' if close else ''

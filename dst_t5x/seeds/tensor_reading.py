@@ -1,14 +1,13 @@
 """From 'give me this part of that tensor' to whole, sharded or hashed ones."""
 
 import concurrent.futures
-import difflib
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
-from dst_t5x.arrays import fingerprints
+from dst_t5x.arrays import fingerprints, known_names
 from dst_t5x.seeds.errors import SeedError
 
 Specs = Mapping[str, jax.ShapeDtypeStruct]
@@ -131,10 +130,9 @@ def check_names(
     return sorted(specs)
   for name in names:
     if name not in specs:
-      close = difflib.get_close_matches(name, specs, n=1, cutoff=0.4)
       raise SeedError(
         f'the seed {location} has no parameter {name!r}'
-        + (f'; nearest: {close[0]!r}' if close else '')
+        + known_names.hint(name, specs)
       )
   return sorted(set(names))
 

@@ -1,7 +1,6 @@
 """From gin files to a run of the standalone runner."""
 
 import contextlib
-import difflib
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple
 import gin
 import optax
 
+from dst_t5x.arrays import known_names
 from dst_t5x.core.methods import Method, SiloScheme
 from dst_t5x.network.network_config import NetworkConfig
 from dst_t5x.recipes import gin_path
@@ -165,10 +165,9 @@ def _check_macros(config: str, bindings: Sequence[str]) -> None:
     if not equals:
       raise GinError(f'gin binding {binding!r} must be NAME=VALUE')
     if re.fullmatch(r'[A-Za-z_]\w*', name) and name not in known:
-      close = difflib.get_close_matches(name, sorted(known), n=1)
       raise GinError(
         f'--gin.{name} names nothing in the gin files'
-        + (f'; nearest: {close[0]}' if close else '')
+        + known_names.hint(name, sorted(known))
       )
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import optax
 
+from dst_t5x.arrays.counts import is_count
 from dst_t5x.core.methods import Method, SiloScheme
 from dst_t5x.standalone.optimizers import Optimizer, adafactor
 
@@ -73,7 +74,7 @@ class TrainSettings(NamedTuple):
     for name in ('train_steps', 'batch_size', 'checkpoint_period', 'keep',
                  'log_period', 'beam_size'):  # fmt: skip
       value = getattr(self, name)
-      if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+      if not is_count(value, least=1):
         raise ValueError(f'{name}={value!r} must be a whole number >= 1')
     for name in ('dropout_rate', 'label_smoothing'):
       if not 0.0 <= getattr(self, name) < 1.0:

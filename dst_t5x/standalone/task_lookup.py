@@ -1,10 +1,11 @@
 """A registered seqio task or mixture, checked before anything reads it."""
 
-import difflib
 import warnings
 from collections.abc import Mapping
 from typing import Any
 
+from dst_t5x.arrays import known_names
+from dst_t5x.arrays.counts import is_count
 from dst_t5x.standalone.quiet_tensorflow import seqio
 
 # What seqio's encoder-decoder feature converter takes.
@@ -43,9 +44,7 @@ def find(name: str) -> Any:
     return seqio.MixtureRegistry.get(name)
   if name in tasks:
     return seqio.TaskRegistry.get(name)
-  near = difflib.get_close_matches(
-    str(name), sorted({*mixtures, *tasks}), n=3, cutoff=0.5
-  )
+  near = known_names.nearest(str(name), sorted({*mixtures, *tasks}), count=3)
   found = f'nearest: {", ".join(near)}' if near else 'no name is near it'
   raise UnknownTaskError(
     f'no task or mixture {name!r} is registered; {found}. Import the module '
@@ -146,5 +145,5 @@ def check_count(what: str, value: Any, *, least: int = 1) -> None:
   Example:
     >>> check_count('batch_size', 8)
   """
-  if isinstance(value, bool) or not isinstance(value, int) or value < least:
+  if not is_count(value, least=least):
     raise DataError(f'{what} is {value!r}; must be a whole number >= {least}')

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float32
 
 from dst_t5x.arrays.paths import named_leaves
 from dst_t5x.core import plans, selective
-from dst_t5x.core.counting import Layout
+from dst_t5x.core.counting import Partitioning
 from dst_t5x.core.selective import SelectiveState
 from dst_t5x.network.loss import loss as loss_fn
 from dst_t5x.network.network_config import NetworkConfig
@@ -53,19 +53,19 @@ def data_mesh() -> Mesh:
   )
 
 
-def replicated_layout(mesh: Mesh, params: Any) -> Layout | None:
-  """Returns the layout of parameters that every device holds whole.
+def replicated_partitioning(mesh: Mesh, params: Any) -> Partitioning | None:
+  """Returns the partitioning of parameters that every device holds whole.
 
   Args:
     mesh: from `data_mesh`.
     params: pytree of arrays or shapes.
 
   Returns:
-    The layout; None on a single device, where there is nothing to divide.
+    The partitioning; None on a single device, where there is nothing to divide.
   """
   if mesh.size == 1:
     return None
-  return Layout(mesh, {p: PartitionSpec() for p in named_leaves(params)})
+  return Partitioning(mesh, {p: PartitionSpec() for p in named_leaves(params)})
 
 
 def make_step(

@@ -37,7 +37,7 @@ from dst_t5x.standalone.train_state import (
   data_mesh,
   init_state,
   make_step,
-  replicated_layout,
+  replicated_partitioning,
 )
 
 
@@ -156,7 +156,7 @@ def train(
     budget=settings.budget,
     silo_scheme=settings.silos,
     total_steps=settings.train_steps,
-    layout=replicated_layout(mesh, seed.params),
+    partitioning=replicated_partitioning(mesh, seed.params),
   )
   batches = data.train_batches(
     settings.mixture_or_task_name,

@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec as P
 
 from dst_t5x.checkpoint import packing, unpacking
 from dst_t5x.core import silos
-from dst_t5x.core.counting import Layout
+from dst_t5x.core.counting import Partitioning
 
 SHAPES = {
   'decoder/norm/scale': (8,),
@@ -45,11 +45,11 @@ MESHES = {
 }
 
 
-def layout_of(name):
+def partitioning_of(name):
   shape, specs = MESHES[name]
   devices = np.array(jax.devices()[: shape[0] * shape[1]]).reshape(shape)
   mesh = Mesh(devices, ('data', 'model'))
-  return Layout(mesh, {path: specs.get(path, P()) for path in SHAPES})
+  return Partitioning(mesh, {path: specs.get(path, P()) for path in SHAPES})
 
 
 def drawn(seed, fraction, dtype=np.float32):
@@ -80,15 +80,19 @@ def layer_of(x, entry) -> Any:
   return np.take(x, entry.layer, entry.axis)
 
 
-def pack(partition, budgets, layout, masks, params=None):
+def pack(partition, budgets, partitioning, masks, params=None):
   """Compiled, which one call is quicker with, too."""
-  run = jax.jit(lambda m, x: packing.pack(partition, budgets, layout, m, x))
+  run = jax.jit(
+    lambda m, x: packing.pack(partition, budgets, partitioning, m, x)
+  )
   return run(masks, params)
 
 
-def put(tree, layout):
+def put(tree, partitioning):
   return {
-    path: jax.device_put(x, NamedSharding(layout.mesh, layout.specs[path]))
+    path: jax.device_put(
+      x, NamedSharding(partitioning.mesh, partitioning.specs[path])
+    )
     for path, x in tree.items()
   }
 
@@ -98,20 +102,24 @@ def put(tree, layout):
 @pytest.mark.parametrize('mesh', MESHES)
 def test_round_trip(mesh, fraction, dtype):
   partition, budgets, old, new, masks = drawn(0, fraction, dtype)
-  layout = layout_of(mesh)
+  partitioning = partitioning_of(mesh)
 
   packed = pack(
-    partition, budgets, layout, put(masks, layout), put(new, layout)
+    partition,
+    budgets,
+    partitioning,
+    put(masks, partitioning),
+    put(new, partitioning),
   )
   for k, silo in zip(budgets, packed, strict=True):
     assert silo.positions.shape == silo.values.shape == (k,)
     assert silo.counts.sum() == k
   result = jax.jit(
-    lambda packed, base: unpacking.unpack(partition, layout, packed, base)
-  )(packed, put(old, layout))
+    lambda packed, base: unpacking.unpack(partition, partitioning, packed, base)
+  )(packed, put(old, partitioning))
   for path, x in new.items():
     np.testing.assert_array_equal(np.asarray(result[path]), x, path)
-    expected = NamedSharding(layout.mesh, layout.specs[path])
+    expected = NamedSharding(partitioning.mesh, partitioning.specs[path])
     assert result[path].sharding.is_equivalent_to(expected, x.ndim)
 
 
@@ -119,9 +127,13 @@ def test_same_arrays_on_every_mesh():
   partition, budgets, _, new, masks = drawn(1, 0.1)
   found = []
   for mesh in MESHES:
-    layout = layout_of(mesh)
+    partitioning = partitioning_of(mesh)
     packed = pack(
-      partition, budgets, layout, put(masks, layout), put(new, layout)
+      partition,
+      budgets,
+      partitioning,
+      put(masks, partitioning),
+      put(new, partitioning),
     )
     found.append(jax.tree.map(np.asarray, packed))
   for other in found[1:]:
@@ -130,10 +142,10 @@ def test_same_arrays_on_every_mesh():
 
 def test_positions_are_flat_within_their_entry():
   partition, budgets, _, new, masks = drawn(2, 0.1)
-  layout = layout_of('data and model')
-  packed = jax.jit(lambda m, x: packing.pack(partition, budgets, layout, m, x))(
-    put(masks, layout), put(new, layout)
-  )
+  partitioning = partitioning_of('data and model')
+  packed = jax.jit(
+    lambda m, x: packing.pack(partition, budgets, partitioning, m, x)
+  )(put(masks, partitioning), put(new, partitioning))
   for inside, silo in zip(packing.entries(partition), packed, strict=True):
     start = 0
     for entry, count in zip(inside, silo.counts, strict=True):
@@ -150,11 +162,11 @@ def test_positions_are_flat_within_their_entry():
 
 def test_masks_alone():
   partition, budgets, old, _, masks = drawn(3, 0.2)
-  layout = layout_of('model twice')
-  packed = pack(partition, budgets, layout, put(masks, layout))
-  none = put({p: np.zeros(x.shape, bool) for p, x in old.items()}, layout)
+  partitioning = partitioning_of('model twice')
+  packed = pack(partition, budgets, partitioning, put(masks, partitioning))
+  none = put({p: np.zeros(x.shape, bool) for p, x in old.items()}, partitioning)
   result = jax.jit(
-    lambda packed, base: unpacking.unpack(partition, layout, packed, base)
+    lambda packed, base: unpacking.unpack(partition, partitioning, packed, base)
   )(packed, none)
   for path, mask in masks.items():
     np.testing.assert_array_equal(np.asarray(result[path]), mask, path)
@@ -162,17 +174,17 @@ def test_masks_alone():
 
 def test_more_than_the_budget_shows_in_the_counts():
   partition, budgets, _, new, masks = drawn(4, 0.1)
-  layout = layout_of('one')
+  partitioning = partitioning_of('one')
   masks['embedder/embedding'][:] = True
-  packed = pack(partition, budgets, layout, masks, new)
+  packed = pack(partition, budgets, partitioning, masks, new)
   number = partition.names.index('embedder')
   assert packed[number].counts.sum() == 256 > budgets[number]
 
 
 def test_shapes_are_what_pack_returns():
   partition, budgets, _, new, masks = drawn(5, 0.1)
-  layout = layout_of('one')
-  packed = pack(partition, budgets, layout, masks, new)
+  partitioning = partitioning_of('one')
+  packed = pack(partition, budgets, partitioning, masks, new)
   dtypes = {path: x.dtype for path, x in new.items()}
   told = packing.shapes(partition, budgets, dtypes, values=True)
   assert jax.tree.map(lambda x: (x.shape, x.dtype), packed) == jax.tree.map(
@@ -182,10 +194,10 @@ def test_shapes_are_what_pack_returns():
 
 def test_two_collectives_in_all():
   partition, budgets, _, new, masks = drawn(6, 0.1)
-  layout = layout_of('data and model')
+  partitioning = partitioning_of('data and model')
   text = (
-    jax.jit(lambda m, x: packing.pack(partition, budgets, layout, m, x))
-    .lower(put(masks, layout), put(new, layout))
+    jax.jit(lambda m, x: packing.pack(partition, budgets, partitioning, m, x))
+    .lower(put(masks, partitioning), put(new, partitioning))
     .compile()
     .as_text()
   )

@@ -108,12 +108,12 @@ SPECS = {
 def test_counts_on_a_mesh_are_those_of_one_device(mesh, specs):
   shape, names = MESHES[mesh]
   devices = Mesh(np.asarray(jax.devices()[:8]).reshape(shape), names)
-  layout = counting.Layout(devices, SPECS[specs])
+  partitioning = counting.Partitioning(devices, SPECS[specs])
   values = scores(2)
   thresholds = np.random.default_rng(1).random((6, 3)).astype(np.float32)
-  got = jax.jit(lambda v, t: counting.count(table(v), SILOS, t, layout=layout))(
-    values, thresholds
-  )
+  got = jax.jit(
+    lambda v, t: counting.count(table(v), SILOS, t, partitioning=partitioning)
+  )(values, thresholds)
   assert got.tolist() == in_numpy(values, thresholds)
 
 
@@ -125,5 +125,5 @@ def test_a_sharded_layer_axis_is_not_there_yet():
       table(scores()),
       SILOS,
       jnp.zeros((6, 1)),
-      layout=counting.Layout(devices, specs),
+      partitioning=counting.Partitioning(devices, specs),
     )

@@ -34,7 +34,7 @@ PARTLY = {
 }
 
 
-def layout_of(name):
+def partitioning_of(name):
   if name is None:  # one device
     return None
   shape, axes, specs = {
@@ -43,7 +43,7 @@ def layout_of(name):
     '2x4, partly sharded': ((2, 4), ('data', 'model'), PARTLY),
   }[name]
   devices = np.asarray(jax.devices()[:8]).reshape(shape)
-  return counting.Layout(Mesh(devices, axes), specs)
+  return counting.Partitioning(Mesh(devices, axes), specs)
 
 
 LAYOUTS = ['8, replicated', '2x4, sharded', '2x4, partly sharded']
@@ -80,12 +80,14 @@ def draw(seed):
   return unflatten(flat)
 
 
-def place(tree, layout):
-  if layout is None:
+def place(tree, partitioning):
+  if partitioning is None:
     return jax.tree.map(jnp.asarray, tree)
   return unflatten(
     {
-      path: jax.device_put(x, NamedSharding(layout.mesh, layout.specs[path]))
+      path: jax.device_put(
+        x, NamedSharding(partitioning.mesh, partitioning.specs[path])
+      )
       for path, x in checks.flat(tree).items()
     }
   )
@@ -94,13 +96,15 @@ def place(tree, layout):
 @functools.cache
 def compiled(name, mesh):
   """Returns a compiled step, and parameters and state to start from."""
-  method, layout = METHODS[name], layout_of(mesh)
+  method, partitioning = METHODS[name], partitioning_of(mesh)
   budget = {} if method.pattern else {'epsilon': 0.1}
-  plan = plans.make(method, draw(0), stack_axes=STACKS, layout=layout, **budget)
-  params = place(draw(0), layout)
+  plan = plans.make(
+    method, draw(0), stack_axes=STACKS, partitioning=partitioning, **budget
+  )
+  params = place(draw(0), partitioning)
   state = selective.init(plan, params, (), key=jax.random.key(5))
-  if layout is not None:  # what follows no parameter is on all devices
-    everywhere = NamedSharding(layout.mesh, P())
+  if partitioning is not None:  # what follows no parameter is on all devices
+    everywhere = NamedSharding(partitioning.mesh, P())
     state = jax.tree.map(
       lambda x: (
         x
@@ -112,7 +116,7 @@ def compiled(name, mesh):
   step = jax.jit(
     lambda u, state, params: selective.step(plan, propose, u, state, params)
   )
-  return step.lower(place(draw(1), layout), state, params).compile(), (
+  return step.lower(place(draw(1), partitioning), state, params).compile(), (
     params,
     state,
   )
@@ -124,7 +128,7 @@ def trajectory(name, mesh):
   step, (params, state) = compiled(name, mesh)
   steps = []
   for t in range(1, 3):
-    params, state = step(place(draw(t), layout_of(mesh)), state, params)
+    params, state = step(place(draw(t), partitioning_of(mesh)), state, params)
     found = {
       'carry': state.carry,
       'nonfinite': state.nonfinite,
@@ -168,7 +172,7 @@ def collectives(text):
   return counts
 
 
-def searched(search, layout):
+def searched(search, partitioning):
   """Returns the compiled text of a threshold search alone."""
   shapes = dict(SHAPES)
   partition = silos.assign(shapes, stack_axes=STACKS)
@@ -180,31 +184,33 @@ def searched(search, layout):
       lambda a, b: jnp.abs(a * (b - a)),
       {p: (seed[p], params[p]) for p in SHAPES},
     )
-    found = search(table, partition, budgets, carry, layout)
+    found = search(table, partition, budgets, carry, partitioning)
     return found.threshold, found.carry, found.selected
 
-  arguments = [flat_placed(draw(t), layout) for t in (0, 1)]
+  arguments = [flat_placed(draw(t), partitioning) for t in (0, 1)]
   carry = jnp.zeros(len(partition.names))
   return run.lower(*arguments, carry).compile().as_text()
 
 
-def flat_placed(tree, layout):
+def flat_placed(tree, partitioning):
   return {
-    path: jax.device_put(x, NamedSharding(layout.mesh, layout.specs[path]))
+    path: jax.device_put(
+      x, NamedSharding(partitioning.mesh, partitioning.specs[path])
+    )
     for path, x in checks.flat(tree).items()
   }
 
 
 @pytest.mark.parametrize('mesh', LAYOUTS)
 def test_the_exact_search_reduces_once_a_pass_and_gathers_nothing(mesh):
-  counts = collectives(searched(thresholds.exact, layout_of(mesh)))
+  counts = collectives(searched(thresholds.exact, partitioning_of(mesh)))
   # All passes are the loop's.
   assert counts == {'outside': {}, 'loop': {'all-reduce': 1}}
 
 
 def test_algorithm2_reduces_once_a_pass_and_gathers_nothing():
   counts = collectives(
-    searched(thresholds.algorithm2, layout_of('2x4, partly sharded'))
+    searched(thresholds.algorithm2, partitioning_of('2x4, partly sharded'))
   )
   # m = 3 halvings and the two ends at once.
   assert counts == {'outside': {'all-reduce': 4}, 'loop': {}}

@@ -136,8 +136,8 @@ def upside_down(seed, proposed):
 def with_search(change):
   """Returns a factory of DST whose threshold search is changed."""
   return lambda: methods.dst(
-    threshold=lambda table, silos, budgets, carry, layout: change(
-      thresholds.exact, table, silos, budgets, carry, layout
+    threshold=lambda table, silos, budgets, carry, partitioning: change(
+      thresholds.exact, table, silos, budgets, carry, partitioning
     )
   )
 

@@ -22,7 +22,7 @@ from jax.sharding import Mesh, PartitionSpec as P
 from t5x import adafactor, models, partitioning, trainer, utils
 from t5x.examples.t5 import network
 from dst_t5x.core import methods
-from dst_t5x.core.counting import Layout
+from dst_t5x.core.counting import Partitioning
 from dst_t5x.hooks import inner
 from dst_t5x.hooks import optimizer
 
@@ -64,7 +64,7 @@ def compiled(method):
   axes = initializer.train_state_axes
   if method is not None:
     specs = inner.named_axes(axes.params)
-    definition.set_layout(Layout(mesh, specs))
+    definition.set_partitioning(Partitioning(mesh, specs))
   def step(state, batch):
     return trainer.train_with_lr(
       state, batch, jnp.float32(1e-3), jax.random.PRNGKey(0), net, None, None)

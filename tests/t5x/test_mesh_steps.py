@@ -25,7 +25,7 @@ if len(sys.argv) > 3:
   jax.distributed.initialize(address, int(count), int(index))
 
 from dst_t5x.core import methods
-from dst_t5x.core.counting import Layout
+from dst_t5x.core.counting import Partitioning
 from dst_t5x.hooks import inner
 from dst_t5x.hooks import optimizer
 from dst_t5x.checkpoint import packing
@@ -67,8 +67,8 @@ definition = optimizer.Selective(
   inner.Optax(lambda learning_rate: optax.adam(learning_rate)),
   methods.dst(), epsilon=0.01)
 definition.set_param_axes(AXES)
-layout = Layout(mesh, SPECS)
-definition.set_layout(layout)
+partitioning = Partitioning(mesh, SPECS)
+definition.set_partitioning(partitioning)
 params = drawn(0)
 plan = definition.plan(params)
 state = jax.jit(definition.create)(params)
@@ -83,7 +83,7 @@ now, seed = named_leaves(state.target), named_leaves(kept.seed)
 whole = NamedSharding(mesh, P())
 packed = jax.jit(
   lambda a, b: packing.pack(
-    plan.silos, plan.budgets, layout, {p: a[p] != b[p] for p in a}, a),
+    plan.silos, plan.budgets, partitioning, {p: a[p] != b[p] for p in a}, a),
   out_shardings=whole)(now, seed)
 for name, silo in zip(plan.silos.names, packed):
   for kind in ('positions', 'values', 'counts'):

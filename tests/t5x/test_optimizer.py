@@ -17,7 +17,7 @@ from t5x.examples.t5 import network  # type: ignore
 
 from dst_t5x.arrays.paths import named_leaves
 from dst_t5x.core import methods, optax_api
-from dst_t5x.core.counting import Layout
+from dst_t5x.core.counting import Partitioning
 from dst_t5x.hooks import inner, partitioning
 from dst_t5x.hooks.optimizer import Selective
 from tests import checks
@@ -78,7 +78,9 @@ def ready(definition: Selective, params: Any) -> Any:
   """An optimizer as T5X makes one, on one device."""
   definition.set_param_axes(AXES)
   mesh = partitioning.cpu_mesh(1)
-  definition.set_layout(Layout(mesh, {p: P() for p in named_leaves(params)}))
+  definition.set_partitioning(
+    Partitioning(mesh, {p: P() for p in named_leaves(params)})
+  )
   return definition.create(params)
 
 
@@ -251,7 +253,7 @@ def test_microbatches_are_one_step():
       {name: x.dtype for name, x in batch.items()},
     )
     specs = inner.named_axes(initializer.train_state_axes.params)
-    definition.set_layout(Layout(parts.mesh, specs))
+    definition.set_partitioning(Partitioning(parts.mesh, specs))
     state = initializer.from_scratch(jax.random.PRNGKey(0))
     axes = initializer.train_state_axes
 

@@ -15,7 +15,7 @@ from t5x import utils  # type: ignore
 from dst_t5x.arrays.paths import named_leaves
 from dst_t5x.checkpoint import packing, unpacking
 from dst_t5x.core import methods
-from dst_t5x.core.counting import Layout
+from dst_t5x.core.counting import Partitioning
 from dst_t5x.hooks import inner, partitioning
 from dst_t5x.hooks.optimizer import Selective
 from tests import checks
@@ -88,7 +88,7 @@ def test_one_silo_a_layer(scan_axis, partitions):
     for path, spec in inner.named_axes(axes.params).items()
   }
   assert specs['layers/kernel'][scan_axis:][:1] in ((), (None,))
-  definition.set_layout(Layout(parts.mesh, specs))
+  definition.set_partitioning(Partitioning(parts.mesh, specs))
   plan = definition.plan(initializer.global_train_state_shape.params)
   assert plan.silos.names == (
     'layers[0]',
@@ -125,18 +125,18 @@ def test_one_silo_a_layer(scan_axis, partitions):
   # And back and forth through a checkpoint's arrays.
   kept = after.param_states['selective']
   now, seed = named_leaves(after.params), named_leaves(kept.seed)
-  layout = Layout(parts.mesh, specs)
+  placed = Partitioning(parts.mesh, specs)
   packed = jax.jit(
     lambda now, seed: packing.pack(
       plan.silos,
       plan.budgets,
-      layout,
+      placed,
       {p: now[p] != seed[p] for p in now},
       now,
     )
   )(now, seed)
   again = jax.jit(
-    lambda packed, seed: unpacking.unpack(plan.silos, layout, packed, seed)
+    lambda packed, seed: unpacking.unpack(plan.silos, placed, packed, seed)
   )(packed, seed)
   for path in shapes:
     np.testing.assert_array_equal(again[path], now[path], path)

@@ -17,7 +17,7 @@ from t5x import (
   partitioning,  # type: ignore
   utils,  # type: ignore
 )
-from t5x.examples.t5 import network as t5x_network
+from t5x.examples.t5 import network as t5x_network  # type: ignore
 
 from dst_t5x import seeds
 from dst_t5x.arrays import fingerprints, paths

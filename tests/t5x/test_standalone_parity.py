@@ -17,7 +17,7 @@ import pytest
 import seqio
 from t5x import decoding as t5x_decoding  # type: ignore
 from t5x import models  # type: ignore
-from t5x.examples.t5 import network as t5x_network
+from t5x.examples.t5 import network as t5x_network  # type: ignore
 
 from dst_t5x.arrays import paths
 from dst_t5x.network import layers, transformer
@@ -245,7 +245,7 @@ def test_dropout_is_at_the_same_places(monkeypatch):
 
 @pytest.mark.parametrize('bidirectional', [True, False])
 def test_buckets(bidirectional):
-  from t5x.examples.t5 import layers as t5x_layers
+  from t5x.examples.t5 import layers as t5x_layers  # type: ignore
 
   relative = np.arange(-3000, 3001)
   np.testing.assert_array_equal(

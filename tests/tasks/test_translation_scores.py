@@ -43,7 +43,8 @@ def test_bleurt_says_why_it_is_not_computed(monkeypatch, tmp_path):
   found = bleurt.bleurt(REFERENCES, PREDICTIONS)
   assert list(found) == ['bleurt_signature']
   assert isinstance(found['bleurt_signature'], seqio.metrics.Text)
-  assert 'package bleurt is not installed' in found['bleurt_signature'].textdata
+  why = str(found['bleurt_signature'].textdata)
+  assert 'package bleurt is not installed' in why
   monkeypatch.setattr(bleurt.importlib.util, 'find_spec', lambda name: name)
   monkeypatch.delenv('BLEURT_CHECKPOINT', raising=False)
   text = bleurt.bleurt(REFERENCES, PREDICTIONS)['bleurt_signature'].textdata

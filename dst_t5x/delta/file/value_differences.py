@@ -10,6 +10,7 @@ the positive number 2d + 1 for d ≥ 0 and −2d for d < 0, for `coding`.
 import numpy as np
 from jaxtyping import Int64, Num
 
+from dst_t5x.arrays import bit_types
 from dst_t5x.delta.file import numbers as coding
 
 MAX_ITEMSIZE = 4  # bytes; wider differences do not fit the code
@@ -74,10 +75,9 @@ def decode(
   least, most = _range(seed.dtype)
   if numbers.size and (numbers.min() < least or numbers.max() > most):
     raise ValueError(f'a value does not fit {seed.dtype}')
-  unsigned = np.dtype(f'u{seed.dtype.itemsize}')
   if seed.dtype.kind not in 'biu':
     np.subtract(-(1 << width - 1) - 1, numbers, out=numbers, where=numbers < 0)
-  return numbers.astype(unsigned).view(seed.dtype)
+  return numbers.astype(bit_types.unsigned(seed.dtype)).view(seed.dtype)
 
 
 def check_count(count: int, data: bytes | memoryview) -> None:
@@ -102,7 +102,7 @@ def _places(values: Num[np.ndarray, ' k']) -> Int64[np.ndarray, ' k']:
   if values.dtype.kind in 'biu':
     return values.astype(np.int64)
   width = 8 * values.dtype.itemsize
-  bits = values.view(np.dtype(f'u{values.dtype.itemsize}')).astype(np.int64)
+  bits = bit_types.bits(values).astype(np.int64)
   return np.where(bits >> width - 1, (1 << width - 1) - 1 - bits, bits)
 
 
