@@ -71,6 +71,7 @@ def plan(
   os.environ.setdefault('JAX_PLATFORMS', 'cpu')
   from dst_t5x.planning import (
     compile_process,
+    plan_table,
     recipe_plan,
     report,
     slices,
@@ -111,7 +112,7 @@ def plan(
     }
     click.echo(json.dumps(about, indent=2))
     return
-  rows = counted.rows()
+  rows = plan_table.rows(counted)
   if summary is not None:
     rows = [*rows[:-1], *report.rows(summary)]
   _print(rows)

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dst_t5x.planning.recipe_plan import gib
+from dst_t5x.planning.plan_table import gib
 
 
 def summary(compiled: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import pytest
 
 from dst_t5x.core.silos import SiloError
-from dst_t5x.planning import recipe_plan, slices
+from dst_t5x.planning import plan_table, recipe_plan, slices
 from dst_t5x.recipes.gin_flags import RecipeError
 
 TINY = ('--gin_file=models/byte_tiny.gin', '--gin.EPSILON=0.01')
@@ -56,7 +56,7 @@ def test_methods_keep_what_they_need(method, seeds, subsets):
 def test_seed_in_the_hosts_memory():
   found = plan(*TINY, "--gin.SEED_MEMORY_KIND='pinned_host'")
   assert (found.seed, found.seed_on_host) == (0, 4 * TOTAL)
-  assert 'on the host' in dict(found.rows())['bytes of seed a device']
+  assert 'on the host' in dict(plan_table.rows(found))['bytes of seed a device']
 
 
 def test_without_overlap_no_first_subset():
@@ -66,7 +66,7 @@ def test_without_overlap_no_first_subset():
 def test_unknown_optimizer_is_not_counted():
   found = plan(*TINY, '--gin.OPTIMIZER=@inner.Optax()')
   assert found.inner_state is None
-  rows = dict(found.rows())
+  rows = dict(plan_table.rows(found))
   assert rows['bytes of inner state a device'] == 'not counted: inner.Optax'
   assert found.to_json()['bytes_per_device']['inner_state'] is None
 
@@ -75,10 +75,14 @@ def test_what_does_not_fit_says_what_would():
   xxl = ('--gin_file=models/t5_1_1_xxl.gin', '--gin.EPSILON=1e-6')
   found = plan(*xxl, slice_='v5p-128')
   assert not found.fits
-  assert dict(found.rows())['fits'].startswith('no; NUM_PARTITIONS=2 would')
+  assert dict(plan_table.rows(found))['fits'].startswith(
+    'no; NUM_PARTITIONS=2 would'
+  )
   assert plan(*xxl, '--gin.NUM_PARTITIONS=2', slice_='v5p-128').fits
   lost = plan(*xxl, slice_='v4-8')
-  assert dict(lost.rows())['fits'].startswith('no, however it is split')
+  assert dict(plan_table.rows(lost))['fits'].startswith(
+    'no, however it is split'
+  )
   assert not lost.to_json()['fits_without_activations']
 
 
