@@ -16,6 +16,10 @@ def plan(*arguments, slice_='v5e-4'):
   return recipe_plan.of_recipe(arguments, slices.parse(slice_))
 
 
+def verdict(counted):
+  return dict(plan_table.rows(counted))['fits']
+
+
 def test_counts_every_copy():
   found = plan(*TINY)
   assert found.total == TOTAL
@@ -75,14 +79,10 @@ def test_what_does_not_fit_says_what_would():
   xxl = ('--gin_file=models/t5_1_1_xxl.gin', '--gin.EPSILON=1e-6')
   found = plan(*xxl, slice_='v5p-128')
   assert not found.fits
-  assert dict(plan_table.rows(found))['fits'].startswith(
-    'no; NUM_PARTITIONS=2 would'
-  )
+  assert verdict(found).startswith('no; NUM_PARTITIONS=2 would')
   assert plan(*xxl, '--gin.NUM_PARTITIONS=2', slice_='v5p-128').fits
   lost = plan(*xxl, slice_='v4-8')
-  assert dict(plan_table.rows(lost))['fits'].startswith(
-    'no, however it is split'
-  )
+  assert verdict(lost).startswith('no, however it is split')
   assert not lost.to_json()['fits_without_activations']
 
 
