@@ -41,7 +41,7 @@ class Contents(NamedTuple):
     files: every file, the included ones too, each once, in gin's order.
     statements: the parser's statements of all files, then of the bindings, in
       gin's order. The statements of an included file stand in the place of
-      the `include`.
+      the `include`. `location.filename` is the path of a statement's file.
   """
 
   files: tuple[GinFile, ...]
@@ -184,7 +184,10 @@ class _Reader:
     self._open.pop()
 
   def read_text(self, text: str, *, origin: str) -> None:
-    parser = config_parser.ConfigParser(io.StringIO(text), _Delegate())
+    lines = io.StringIO(text)
+    # Read by the parser, and kept in the location of each statement.
+    lines.name = origin  # type: ignore
+    parser = config_parser.ConfigParser(lines, _Delegate())
     try:
       for statement in parser:
         if isinstance(statement, config_parser.IncludeStatement):

@@ -51,6 +51,32 @@ def bound(statements: Iterable[Any]) -> dict[str, Any]:
   }
 
 
+def bound_by_user(flags: GinFlags) -> dict[str, Any]:
+  """Returns what the user binds macros to, apart from what our files bind.
+
+  Args:
+    flags: files, bindings and search paths; see `gin_flags.parse`.
+
+  Returns:
+    As `read`, but only from bindings and from files that came neither with
+    this package nor with T5X.
+
+  Raises:
+    RecipeError: if a file is missing or cannot be read.
+
+  Example:
+    >>> bound_by_user(GinFlags(('runs/finetune_t5x.gin',), ('STEPS=2',)))
+    {'STEPS': 2}
+  """
+  contents = gin_files.read(flags)
+  installed = {str(file.path) for file in contents.files if file.installed}
+  return bound(
+    statement
+    for statement in contents.statements
+    if statement.location.filename not in installed
+  )
+
+
 def mentioned(flags: GinFlags) -> frozenset[str]:
   """Returns the macros that the gin files of a run bind or use.
 

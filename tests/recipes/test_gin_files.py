@@ -77,6 +77,12 @@ def test_a_file_that_includes_itself_is_refused(here):
     names(GinFlags(('a.gin',)))
 
 
+def test_what_the_user_binds_is_told_from_what_our_files_bind(here):
+  here('mine.gin', "include 'runs/finetune_t5x.gin'\nA = 1\n")
+  flags = GinFlags(('methods/dst.gin', 'mine.gin'), ('B=2', 'C.d=3'))
+  assert macros.bound_by_user(flags) == {'A': 1, 'B': 2}
+
+
 def test_values_of_macros_within_values_are_followed():
   bound = macros.read(
     GinFlags(bindings=('N=2', 'L={"inputs": %N, "all": [%N, (%N, 3)]}'))
