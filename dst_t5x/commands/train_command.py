@@ -187,7 +187,7 @@ def _from_file(
 
 
 def _report(result: Any, as_json: bool) -> None:
-  sizes = result.checkpoint_sizes
+  sizes = result.checkpoint_bytes
   summary = {
     'out': str(result.root),
     'step': result.step,
