@@ -10,7 +10,8 @@ is for, it lists macros, or says `nothing`, under three words:
 
 import io
 import re
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 from gin import config_parser
 
@@ -128,3 +129,53 @@ def problems(text: str) -> list[str]:
     for macro in sorted(done[name] - said[name]):
       found.append(f'{name} lacks {macro}')
   return found
+
+
+class Reference(NamedTuple):
+  """`@name` or `@name()` in a gin file, without its scope."""
+
+  name: str
+  called: bool
+
+
+class Macro(NamedTuple):
+  """`%NAME` in a gin file."""
+
+  name: str
+
+
+class _References(config_parser.ParserDelegate):
+  def configurable_reference(self, scoped_configurable_name, evaluate):
+    return Reference(scoped_configurable_name, evaluate)
+
+  def macro(self, macro_name):
+    return Macro(macro_name)
+
+
+def bindings(names: Iterable[str]) -> dict[str, Any]:
+  """What files of ours bind, read in this order without importing anything.
+
+  The key is a macro's name, or a parameter such as 'rates.for_fraction.power';
+  the last binding counts.
+  """
+  bound = {}
+  for name in names:
+    text = (ROOT / name).read_text()
+    for statement in config_parser.ConfigParser(
+      io.StringIO(text), _References()
+    ):
+      if isinstance(statement, config_parser.IncludeStatement):
+        bound |= bindings([statement.filename])
+      elif isinstance(statement, config_parser.BindingStatement):
+        parts = (statement.scope, statement.selector, statement.arg_name)
+        scope, selector, argument = parts
+        key = f'{scope}/{selector}' if scope else selector
+        bound[f'{key}.{argument}' if argument else key] = statement.value
+  return bound
+
+
+def resolved(value: Any, bound: Mapping[str, Any]) -> Any:
+  """A value with every macro that files bind in place of its name."""
+  while isinstance(value, Macro) and value.name in bound:
+    value = bound[value.name]
+  return value

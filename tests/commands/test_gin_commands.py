@@ -145,7 +145,7 @@ def test_checker_accepts_what_is_right():
   [
     ('methods/dst', 'methods/dust', 'there is no methods/dust.gin'),
     ('--gin_file=methods/dst.gin ', '', 'nothing binds METHOD'),
-    ('--gin.TRAIN_STEPS=300', '', 'TRAIN_STEPS is required'),
+    ('--out RUN ', '', 'MODEL_DIR is required'),
     ('--seed bundled ', '', 'INITIAL_CHECKPOINT_PATH is required'),
     ('runs/finetune', 'runs/eval_t5x', 'its files are for t5x.eval'),
   ],
