@@ -76,11 +76,11 @@ def plan(
     slices,
     virtual_slice,
   )
-  from dst_t5x.recipes import recipe
+  from dst_t5x.recipes import gin_flags, recipe
 
   slice_ = slices.parse(topology)
   line = [*_flags(**options), *flags]
-  found = recipe.read(recipe.flags(line))
+  found = recipe.read(gin_flags.parse(line))
   chosen = None
   if not any('NUM_PARTITIONS=' in flag for flag in line):
     chosen = recipe_plan.smallest_partitions(found, slice_, room=_ROOM)

@@ -26,7 +26,7 @@ from dst_t5x.core.counting import Partitioning
 from dst_t5x.hooks import inner, seed_memory
 from dst_t5x.hooks.optimizer import Selective
 from dst_t5x.planning import hlo, slices, virtual_slice
-from dst_t5x.recipes import gin_path, recipe
+from dst_t5x.recipes import gin_flags, gin_path, recipe
 
 # What a run reads and a plan does not.
 _UNUSED = (
@@ -158,7 +158,7 @@ def measured(step: Any, device_bytes: int) -> dict[str, Any]:
 
 def read(arguments: Sequence[str]) -> Run:
   """Lets gin build a run from T5X's flags, with bytes for a vocabulary."""
-  found = recipe.complete(recipe.flags(arguments))
+  found = recipe.complete(gin_flags.parse(arguments))
   handed_over: Any = gin.configurable(train)
   gin_utils.parse_gin_flags(
     [*found.search_paths, *map(str, gin_path.search_paths())],

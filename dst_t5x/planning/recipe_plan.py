@@ -19,7 +19,9 @@ from dst_t5x.core import methods, plans
 from dst_t5x.network import transformer
 from dst_t5x.network.network_config import NetworkConfig
 from dst_t5x.planning import slices
+from dst_t5x.recipes import gin_flags
 from dst_t5x.recipes import recipe as recipes
+from dst_t5x.recipes.gin_flags import RecipeError
 
 # Which axis of a parameter T5X's standard rules split over 'model', by the end
 # of its path: they map vocab, mlp, heads and joined_kv to it, and leave embed,
@@ -181,7 +183,7 @@ def of_recipe(flags: Sequence[str], slice_: slices.Slice) -> Plan:
 
   Args:
     flags: T5X's, as after `python -m t5x.train`; without a method, task or run,
-      see `recipe.DEFAULTS`.
+      see `recipe.DEFAULT_FILES`.
     slice_: see `slices.parse`.
 
   Returns:
@@ -198,7 +200,7 @@ def of_recipe(flags: Sequence[str], slice_: slices.Slice) -> Plan:
     >>> plan.total, plan.budget, plan.mesh, plan.fits
     (11135332352, 11135, (16, 4), True)
   """
-  return of(recipes.read(recipes.flags(flags)), slice_)
+  return of(recipes.read(gin_flags.parse(flags)), slice_)
 
 
 def of(recipe: recipes.Recipe, slice_: slices.Slice) -> Plan:
@@ -217,13 +219,13 @@ def of(recipe: recipes.Recipe, slice_: slices.Slice) -> Plan:
   """
   parts = recipe.num_partitions
   if slice_.devices % parts:
-    raise recipes.RecipeError(
+    raise RecipeError(
       f'NUM_PARTITIONS={parts} does not divide the {slice_.devices} devices of '
       f'{slice_}'
     )
   data = slice_.devices // parts
   if recipe.batch_size % data:
-    raise recipes.RecipeError(
+    raise RecipeError(
       f'BATCH_SIZE={recipe.batch_size} is no multiple of {data}, the parts '
       f'that a batch is split into ({slice_.devices} devices of {slice_}, '
       f'NUM_PARTITIONS={parts})'
@@ -232,7 +234,7 @@ def of(recipe: recipes.Recipe, slice_: slices.Slice) -> Plan:
   for path, shape in shapes.items():
     axis = split_axis(path)
     if axis is not None and shape.shape[axis] % parts:
-      raise recipes.RecipeError(
+      raise RecipeError(
         f'NUM_PARTITIONS={parts} does not divide {shape.shape[axis]}, axis '
         f'{axis} of {path}'
       )
@@ -288,7 +290,7 @@ def smallest_partitions(
   while parts <= slice_.devices:
     try:
       plan = of(recipe._replace(num_partitions=parts), slice_)
-    except recipes.RecipeError:
+    except RecipeError:
       plan = None
     if plan is not None and plan.counted < room * slice_.device_bytes:
       return parts
@@ -332,6 +334,8 @@ def gib(count: int) -> str:
 
 @functools.lru_cache(maxsize=4)
 def _shapes(config: NetworkConfig) -> Mapping[str, jax.ShapeDtypeStruct]:
+  # The shapes of parameters do not depend on the dtype of activations.
+  config = dataclasses.replace(config, dtype='float32')
   return transformer.param_shapes(config)
 
 
@@ -339,7 +343,7 @@ def _method(name: str) -> methods.Method:
   try:
     return methods.by_name(name)
   except ValueError as error:
-    raise recipes.RecipeError(f'METHOD: {error}') from error
+    raise RecipeError(f'METHOD: {error}') from error
 
 
 def _local(path: str, shape: tuple[int, ...], parts: int) -> int:

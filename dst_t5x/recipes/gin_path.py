@@ -3,6 +3,8 @@
 import importlib.util
 from pathlib import Path
 
+import dst_t5x
+
 
 def root() -> Path:
   """Returns the folder that holds models/, methods/, tasks/, hosts/, runs/.
@@ -17,7 +19,7 @@ def root() -> Path:
     >>> root().name
     'gin'
   """
-  package = Path(__file__).resolve().parents[1]
+  package = Path(dst_t5x.__file__).resolve().parent
   # A wheel carries the files inside the package. A checkout, which an editable
   # install points to, has them beside it: there pyproject.toml tells our
   # folder from site-packages/gin, which is gin-config.

@@ -4,7 +4,7 @@ import pytest
 
 from dst_t5x.core.silos import SiloError
 from dst_t5x.planning import recipe_plan, slices
-from dst_t5x.recipes import recipe
+from dst_t5x.recipes.gin_flags import RecipeError
 
 TINY = ('--gin_file=models/byte_tiny.gin', '--gin.EPSILON=0.01')
 # Parameters of the bundled seed's network, as `dst-t5x seed info` counts them
@@ -92,13 +92,13 @@ def test_what_does_not_fit_says_what_would():
   ],
 )
 def test_refuses(arguments, message):
-  with pytest.raises(recipe.RecipeError, match=message):
+  with pytest.raises(RecipeError, match=message):
     plan(*TINY, *arguments)
 
 
 def test_refuses_a_split_that_a_parameter_does_not_allow():
   # The heads of the bias cannot be split into 16.
-  with pytest.raises(recipe.RecipeError, match=r'does not divide \d+, axis 0'):
+  with pytest.raises(RecipeError, match=r'does not divide \d+, axis 0'):
     plan(*TINY, '--gin.NUM_PARTITIONS=16', slice_='v5e-16')
 
 
