@@ -15,7 +15,9 @@ from typing import Any, NamedTuple
 
 from gin import config_parser
 
-from dst_t5x.recipes import gin_path
+from dst_t5x.recipes import gin_files, gin_path
+from dst_t5x.recipes.gin_files import Macro
+from dst_t5x.recipes.gin_flags import GinFlags
 
 ROOT = gin_path.root()
 T5X_ROOT = gin_path.t5x_root()
@@ -131,27 +133,6 @@ def problems(text: str) -> list[str]:
   return found
 
 
-class Reference(NamedTuple):
-  """`@name` or `@name()` in a gin file, without its scope."""
-
-  name: str
-  called: bool
-
-
-class Macro(NamedTuple):
-  """`%NAME` in a gin file."""
-
-  name: str
-
-
-class _References(config_parser.ParserDelegate):
-  def configurable_reference(self, scoped_configurable_name, evaluate):
-    return Reference(scoped_configurable_name, evaluate)
-
-  def macro(self, macro_name):
-    return Macro(macro_name)
-
-
 def bindings(names: Iterable[str]) -> dict[str, Any]:
   """What files of ours bind, read in this order without importing anything.
 
@@ -159,18 +140,12 @@ def bindings(names: Iterable[str]) -> dict[str, Any]:
   the last binding counts.
   """
   bound = {}
-  for name in names:
-    text = (ROOT / name).read_text()
-    for statement in config_parser.ConfigParser(
-      io.StringIO(text), _References()
-    ):
-      if isinstance(statement, config_parser.IncludeStatement):
-        bound |= bindings([statement.filename])
-      elif isinstance(statement, config_parser.BindingStatement):
-        parts = (statement.scope, statement.selector, statement.arg_name)
-        scope, selector, argument = parts
-        key = f'{scope}/{selector}' if scope else selector
-        bound[f'{key}.{argument}' if argument else key] = statement.value
+  for statement in gin_files.read(GinFlags(tuple(names))).statements:
+    if isinstance(statement, config_parser.BindingStatement):
+      scope, selector = statement.scope, statement.selector
+      key = f'{scope}/{selector}' if scope else selector
+      argument = statement.arg_name
+      bound[f'{key}.{argument}' if argument else key] = statement.value
   return bound
 
 

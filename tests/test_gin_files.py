@@ -6,13 +6,13 @@ import re
 import gin
 import pytest
 
+from dst_t5x.recipes.gin_files import Macro
 from dst_t5x.standalone.settings import TrainSettings
 from tests import gin_mains
 from tests.gin_headers import (
   FILES,
   ROOT,
   T5X_ROOT,
-  Macro,
   bindings,
   contents,
   included,

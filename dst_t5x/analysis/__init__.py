@@ -28,8 +28,8 @@ __all__ = [
   'share_per_module',
 ]
 
-# Matplotlib takes a while to import, and counting does not need it.
-_MODULES = {
+# The module of each name. Matplotlib is slow to import; counting does without.
+_HOMES = {
   'Changes': 'changes',
   'changed_positions': 'changes',
   'churn': 'plots',
@@ -42,7 +42,15 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-  if name not in _MODULES:
+  """Loads a public name at its first use."""
+  if name not in _HOMES:
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-  module = importlib.import_module(f'{__name__}.{_MODULES[name]}')
-  return getattr(module, name)
+  module = importlib.import_module(f'{__name__}.{_HOMES[name]}')
+  value: Any = getattr(module, name)
+  globals()[name] = value
+  return value
+
+
+def __dir__() -> list[str]:
+  """Returns the public names, loaded or not."""
+  return sorted({*globals(), *__all__})

@@ -11,7 +11,7 @@ import gin
 from dst_t5x.arrays import known_names
 from dst_t5x.network.network_config import NetworkConfig
 from dst_t5x.network.size_macros import SIZE_MACROS, network_from_macros
-from dst_t5x.recipes import gin_path
+from dst_t5x.recipes import gin_flags, gin_path, macros
 from dst_t5x.standalone.settings import TrainSettings
 
 
@@ -65,7 +65,7 @@ def parse(
         finalize_config=False,
         print_includes_and_imports=False,
       )
-      _check_macros(gin.config_str(), bindings)
+      _check_bindings(files, bindings, search_paths)
       gin.parse_config(list(bindings))
     run = gin.get_configurable(GinRun)()
   except OSError as error:
@@ -107,14 +107,15 @@ def no_logs() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
-def _check_macros(config: str, bindings: Sequence[str]) -> None:
+def _check_bindings(
+  files: Sequence[str], bindings: Sequence[str], search_paths: Sequence[str]
+) -> None:
   """Raises if a binding names a macro that nothing knows.
 
   Gin accepts any macro and, if nothing reads it, does nothing with it.
   """
-  known = set(re.findall(r'^([A-Za-z_]\w*) =', config, re.MULTILINE))
-  known |= set(re.findall(r'%([A-Za-z_]\w*)', config))
-  known |= set(SIZE_MACROS)
+  flags = gin_flags.GinFlags(tuple(files), (), tuple(search_paths))
+  known = {*macros.mentioned(flags), *SIZE_MACROS}
   for binding in bindings:
     name, equals, _ = binding.partition('=')
     name = name.strip()
