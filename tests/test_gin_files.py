@@ -6,7 +6,9 @@ import re
 import gin
 import pytest
 
+from dst_t5x.recipes import gin_files
 from dst_t5x.recipes.gin_files import Macro
+from dst_t5x.recipes.gin_flags import GinFlags
 from dst_t5x.standalone.settings import TrainSettings
 from tests import gin_mains
 from tests.gin_headers import (
@@ -140,6 +142,62 @@ def test_every_setting_of_our_runner_is_a_macro():
   ]
   assert all(isinstance(macro, Macro) for macro in macros)
   assert len(set(macros)) == len(macros)
+
+
+def _table() -> dict[str, str]:
+  """The macros of gin/README.md, with the default that it shows."""
+  rows = {}
+  for line in (ROOT / 'README.md').read_text().split('\n'):
+    cells = [cell.strip() for cell in re.split(r'(?<!\\)\|', line)[1:-1]]
+    if len(cells) == 3 and re.match(r'`[A-Z]', cells[0]):
+      for name in re.findall(r'`([A-Z][A-Z0-9_]*)`', cells[0]):
+        assert name not in rows, f'{name} is there twice'
+        rows[name] = cells[1].strip('`')
+  return rows
+
+
+def _hosts_and_runs() -> list[str]:
+  return [n for n in FILES if n.startswith(('hosts/', 'runs/'))]
+
+
+def test_the_table_of_macros_is_complete():
+  mentioned = set()
+  for name in _hosts_and_runs():
+    bound, used = included(name)
+    mentioned |= bound | used
+  assert set(_table()) == mentioned
+
+
+def test_the_table_shows_the_defaults():
+  runs = [_bindings(name) for name in _hosts_and_runs()]
+  for macro, shown in _table().items():
+    defaults = [bound[macro] for bound in runs if macro in bound]
+    text = '%gin.REQUIRED' if shown == 'required' else shown
+    if not text:
+      assert not defaults, f'{macro} has a default: {defaults}'
+      continue
+    (statement,) = gin_files.read(
+      GinFlags(bindings=(f'{macro} = {text}',))
+    ).statements
+    assert statement.value in defaults, macro
+    t5x = _bindings('runs/finetune_t5x.gin')
+    assert statement.value == t5x.get(macro, statement.value), macro
+
+
+def test_the_table_of_tasks_is_true():
+  text = (ROOT / 'README.md').read_text()
+  rows = re.findall(
+    r'^\| `(tasks/\w+\.gin)` \| `(\w+)` \| (\d+), (\d+) \| (\d+) \|$',
+    text,
+    re.M,
+  )
+  assert {row[0] for row in rows} == set(TASKS)
+  for file, name, inputs, targets, beam in rows:
+    bound = _bindings(file)
+    assert bound['MIXTURE_OR_TASK_NAME'] == name
+    lengths = {'inputs': int(inputs), 'targets': int(targets)}
+    assert bound['TASK_FEATURE_LENGTHS'] == lengths
+    assert bound['BEAM_SIZE'] == int(beam)
 
 
 GOOD = """# Sets two things.

@@ -1,9 +1,12 @@
 """Gin files and bindings become a run, or a named error."""
 
+import re
+
 import pytest
 
 from dst_t5x.commands import train_command
 from dst_t5x.core import methods, rates
+from dst_t5x.recipes import gin_path
 from dst_t5x.standalone import gin_host, optimizers
 from dst_t5x.standalone.gin_host import GinError
 from dst_t5x.standalone.settings import TrainSettings
@@ -139,6 +142,23 @@ def test_experiments_run_in_our_own_runner_too():
   assert run.settings.train_steps == 3000
   assert run.settings.epsilon == 1e-4
   assert run.settings.eval_period == 500
+
+
+def test_a_users_own_file_as_the_readme_shows_it(tmp_path):
+  readme = (gin_path.root() / 'README.md').read_text()
+  (example,) = re.findall(r'^```python\n(.*?)^```$', readme, re.M | re.S)
+  module = 'import my_package.my_tasks'
+  assert module in example
+  own = tmp_path / 'my_run.gin'
+  own.write_text(example.replace(module, 'import dst_t5x.tasks.number_words'))
+  run, _ = gin_host.parse(
+    ['methods/dst.gin', 'my_run.gin'],
+    ["INITIAL_CHECKPOINT_PATH='bundled'", "MODEL_DIR='run'"],
+    search_paths=[str(tmp_path)],
+  )
+  assert run.settings.mixture_or_task_name == 'my_task'
+  assert run.settings.epsilon == 1e-3
+  assert run.settings.train_steps == 10000
 
 
 @pytest.mark.parametrize(
