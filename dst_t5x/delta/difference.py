@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dst_t5x.arrays import fingerprints, flat_access, paths
+from dst_t5x.arrays import dtypes, fingerprints, flat_access, paths
 from dst_t5x.arrays.bit_types import bits
 from dst_t5x.delta import checks
 from dst_t5x.delta.types import (
@@ -112,4 +112,4 @@ def _differing(old: np.ndarray, new: np.ndarray) -> np.ndarray:
 
 
 def _native(array: np.ndarray) -> np.ndarray:
-  return array.astype(fingerprints.DTYPES[array.dtype.name], copy=False)
+  return array.astype(dtypes.DTYPES[array.dtype.name], copy=False)

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from dst_t5x.arrays import fingerprints, paths
+from dst_t5x.arrays import dtypes, paths
 from dst_t5x.arrays.bit_types import bits
 from dst_t5x.arrays.counts import is_count
 
@@ -70,7 +70,7 @@ class DeltaEntry:
 
   Attributes:
     shape: of the whole parameter.
-    dtype: of the parameter and the values; one of `fingerprints.DTYPES`.
+    dtype: of the parameter and the values; one of `dtypes.DTYPES`.
     positions: int64[k], row-major, strictly increasing.
     values: [k], absolute values, not differences.
 
@@ -220,11 +220,11 @@ _FINGERPRINT = re.compile('sha256:[0-9a-f]{64}')
 
 def _supported(dtype: np.dtype) -> np.dtype:
   """Returns the dtype in this machine's byte order."""
-  if dtype.name not in fingerprints.DTYPES:
+  if dtype.name not in dtypes.DTYPES:
     raise DtypeMismatchError(
-      f'dtype {dtype} is not one of {", ".join(fingerprints.DTYPES)}'
+      f'dtype {dtype} is not one of {", ".join(dtypes.DTYPES)}'
     )
-  return fingerprints.DTYPES[dtype.name]
+  return dtypes.DTYPES[dtype.name]
 
 
 def _frozen(array: np.ndarray, dtype: np.dtype) -> np.ndarray:

@@ -15,7 +15,13 @@ from typing import Any
 import numpy as np
 import safetensors
 
-from dst_t5x.arrays import atomic, fingerprints, paths, safetensors_file
+from dst_t5x.arrays import (
+  atomic,
+  dtypes,
+  fingerprints,
+  paths,
+  safetensors_file,
+)
 from dst_t5x.delta import checks
 from dst_t5x.delta.file import (
   numbers,
@@ -35,10 +41,6 @@ FORMAT = parsing.FORMAT
 VERSION = parsing.VERSION
 
 _READ_SIZE = 1 << 16  # bytes
-_BY_CODE = {
-  code: fingerprints.DTYPES[name]
-  for name, code in safetensors_file.CODES.items()
-}
 
 
 def write(
@@ -153,7 +155,7 @@ def sections(path: str | os.PathLike[str]) -> dict[str, int]:
       sizes = {}
       for name in handle.offset_keys():
         part = handle.get_slice(name)
-        dtype = _BY_CODE.get(part.get_dtype())
+        dtype = dtypes.BY_CODE.get(part.get_dtype())
         if dtype is None:
           raise ValueError(f'{path}: {name!r} is {part.get_dtype()}')
         sizes[name] = dtype.itemsize * math.prod(part.get_shape())
@@ -208,7 +210,7 @@ def _tensors(
       parsing.VALUES + dtype,
       dtype,
       [count],
-      count * fingerprints.DTYPES[dtype].itemsize,
+      count * dtypes.DTYPES[dtype].itemsize,
       _chunks(values),
     )
   yield from differences
@@ -267,4 +269,4 @@ def _check_digest(name: str, handle: Any) -> None:
 
 
 def _wide_first(dtype: str) -> tuple[int, str]:
-  return -fingerprints.DTYPES[dtype].itemsize, dtype
+  return -dtypes.DTYPES[dtype].itemsize, dtype

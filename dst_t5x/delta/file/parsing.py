@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dst_t5x.arrays import fingerprints, safetensors_file
+from dst_t5x.arrays import dtypes
 from dst_t5x.delta.file import numbers, replaced_values, value_differences
 from dst_t5x.delta.file import table as delta_table
 from dst_t5x.delta.types import (
@@ -119,7 +119,7 @@ def parse(
   for dtype, count in counts.items():
     if dtype not in coded:
       name = VALUES + dtype
-      check_tensor(handle, name, safetensors_file.CODES[dtype], count)
+      check_tensor(handle, name, dtypes.CODES[dtype], count)
       values[dtype] = np.asarray(handle.get_tensor(name))
   positions = _positions(_bytes(handle, POSITIONS), table)
   if coded:
@@ -216,7 +216,7 @@ def _entries(
     array.flags.writeable = False
   entries = {}
   for row, flat_positions in zip(table, positions, strict=True):
-    part = np.empty(0, fingerprints.DTYPES[row.dtype])
+    part = np.empty(0, dtypes.DTYPES[row.dtype])
     if row.selected:
       start = used[row.dtype]
       used[row.dtype] = start + row.selected

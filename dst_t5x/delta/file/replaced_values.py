@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dst_t5x.arrays import fingerprints, flat_access, paths
+from dst_t5x.arrays import dtypes, flat_access, paths
 from dst_t5x.arrays.source import Source
 from dst_t5x.delta import checks
 from dst_t5x.delta.file import table as delta_table
@@ -72,7 +72,7 @@ def replaced(
   )
   values = {}
   for row, flat_positions in zip(table, positions, strict=True):
-    dtype = fingerprints.DTYPES[row.dtype]
+    dtype = dtypes.DTYPES[row.dtype]
     checks.check_like(row.path, specs[row.path], row.shape, dtype)
     values[row.path] = (
       flat_access.gather(get(row.path), flat_positions, row.path)

@@ -9,7 +9,7 @@ import json
 import math
 from typing import Any, NamedTuple
 
-from dst_t5x.arrays import fingerprints
+from dst_t5x.arrays import dtypes
 from dst_t5x.delta.file import numbers, stacks
 from dst_t5x.delta.types import DeltaFileError, SubsetDelta
 
@@ -117,7 +117,7 @@ def _row(row: Any) -> Parameter:
       'count] is needed'
     )
   path, dtype, shape, count = row
-  if dtype not in fingerprints.DTYPES:
+  if dtype not in dtypes.DTYPES:
     raise DeltaFileError(f'{path!r} has the unknown dtype {dtype[:80]!r}')
   # One factor of 0 must not hide others that overflow.
   if len(shape) > 32 or math.prod(max(size, 1) for size in shape) > 2**63:

@@ -751,7 +751,7 @@ def test_kill_while_writing_leaves_one_of_the_two_deltas(tmp_path, long):
   # One process imports everything; those that are killed are forks of it.
   code = textwrap.dedent("""
     import itertools, os, sys
-    from dst_t5x.delta.file import container as delta_file
+    from dst_t5x.delta.file import container
     from tests.delta.file.test_delta_file import _uniform
     deltas = [_uniform(300_000, k) for k in (30_000, 40_000)]
     print('ready', flush=True)
