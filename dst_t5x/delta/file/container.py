@@ -22,7 +22,7 @@ from dst_t5x.arrays import (
   paths,
   safetensors_file,
 )
-from dst_t5x.delta import checks
+from dst_t5x.delta import checks, verification
 from dst_t5x.delta.file import (
   numbers,
   parsing,
@@ -186,7 +186,7 @@ def _tensors(
   if seed is not None:
     flat = paths.flatten(seed)
     checks.check_fits(flat, delta, "the seed's parameters")
-    replaced = checks.check_replaced(flat, delta)
+    replaced = verification.check_replaced(flat, delta)
   by_dtype: dict[str, list[str]] = {}
   for path, entry in delta.entries.items():
     if entry.size:

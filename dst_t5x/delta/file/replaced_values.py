@@ -11,7 +11,7 @@ import numpy as np
 
 from dst_t5x.arrays import dtypes, flat_access, paths
 from dst_t5x.arrays.source import Source
-from dst_t5x.delta import checks
+from dst_t5x.delta import checks, verification
 from dst_t5x.delta.file import table as delta_table
 from dst_t5x.delta.types import DeltaFileError, DeltaInfo, WrongSeedError
 
@@ -73,13 +73,13 @@ def replaced(
   values = {}
   for row, flat_positions in zip(table, positions, strict=True):
     dtype = dtypes.DTYPES[row.dtype]
-    checks.check_like(row.path, specs[row.path], row.shape, dtype)
+    checks.check_array(row.path, specs[row.path], row.shape, dtype)
     values[row.path] = (
       flat_access.gather(get(row.path), flat_positions, row.path)
       if row.selected
       else np.empty(0, dtype)
     )
-  if checks.replaced_hash(values) != info.replaced_hash:
+  if verification.replaced_hash(values) != info.replaced_hash:
     raise WrongSeedError(
       'the seed is not the one that the values are stored against, which has '
       f'the fingerprint {info.seed_fingerprint}'
