@@ -13,8 +13,10 @@ from dst_t5x.commands import common, delta_files
 
 @click.command()
 @click.argument('files', nargs=-1, required=True, metavar='A B …')
-@delta_files.needed_seed_option
-@click.option('--plot', metavar='FILE', help='Draw heat maps into a PNG.')
+@delta_files.optional_seed_option
+@click.option(
+  '--plot', metavar='FILE', help='Also draw heat maps into this PNG file.'
+)
 @common.json_option
 def overlap(
   files: tuple[str, ...], seed: str | None, plot: str | None, as_json: bool

@@ -99,7 +99,7 @@ class Resident:
     """Takes the delta out: the seed again, to the last bit.
 
     Raises:
-      NotAppliedError: if there is none.
+      NotAppliedError: if no delta is applied.
       ResultMismatchError: if the outcome is not the seed.
     """
     if self._delta is None:
@@ -113,7 +113,7 @@ class Resident:
       delta: made from the same seed.
 
     Raises:
-      NotAppliedError: if there is none.
+      NotAppliedError: if no delta is applied.
       DeltaError: of the kinds that `delta.apply` names; the parameters are as
         before.
     """

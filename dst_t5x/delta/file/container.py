@@ -47,6 +47,7 @@ def write(
 
   Example:
     >>> import tempfile
+    >>> import numpy as np
     >>> from dst_t5x import delta
     >>> d = delta.diff({'a': np.zeros(9)}, {'a': np.eye(3).reshape(-1)})
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -79,8 +80,8 @@ def read(
     The delta; its arrays are read-only.
 
   Raises:
-    DeltaFileError: if there is no such file, it is no delta or of a newer major
-      version, or anything in it is not as it was written.
+    DeltaFileError: if there is no such file, it is no delta or of another
+      major version, or anything in it is not as it was written.
     DeltaError: of another kind, if the seed does not fit.
 
   Example:
