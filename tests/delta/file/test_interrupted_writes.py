@@ -23,20 +23,25 @@ from tests.delta.file.example_deltas import (
 def test_kill_while_writing_leaves_one_of_the_two_deltas(tmp_path, long):
   file = tmp_path / 'a.safetensors'
   deltas = [uniform_delta(300_000, k) for k in (30_000, 40_000)]
+  start = time.monotonic()
   container.write(deltas[0], file)
-  # One process imports everything; those that are killed are forks of it.
+  duration = time.monotonic() - start
+  # One process imports everything; those that are killed are forks of it. Each
+  # tells its number when the file holds the delta that it began with, and the
+  # two take turns at that: however slow the machine is, both are met.
   code = textwrap.dedent("""
     import itertools, os, sys
     from dst_t5x.delta.file import container
     from tests.delta.file.example_deltas import uniform_delta
     deltas = [uniform_delta(300_000, k) for k in (30_000, 40_000)]
     print('ready', flush=True)
-    for line in sys.stdin:
+    for first, line in enumerate(sys.stdin):
       child = os.fork()
       if not child:
-        for delta in itertools.cycle(deltas):
-          container.write(delta, sys.argv[1])
-      print(child, flush=True)
+        for turn in itertools.count(first):
+          container.write(deltas[turn % 2], sys.argv[1])
+          if turn == first:
+            print(os.getpid(), flush=True)
       os.waitpid(child, 0)
       print('dead', flush=True)
   """)
@@ -55,7 +60,7 @@ def test_kill_while_writing_leaves_one_of_the_two_deltas(tmp_path, long):
       parent.stdin.write('go\n')
       parent.stdin.flush()
       child = int(parent.stdout.readline())
-      time.sleep(delays.uniform(0.01, 0.06))
+      time.sleep(delays.uniform(0.0, 2 * duration))
       os.kill(child, signal.SIGKILL)
       assert parent.stdout.readline() == 'dead\n'
       seen.add(deltas.index(container.read(file)))
