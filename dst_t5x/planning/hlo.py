@@ -78,5 +78,5 @@ def _bits(dtype: str) -> int:
 
 
 def _bytes(dtype: str, size: str) -> int:
-  count = math.prod(int(each) for each in size.split(',') if each)
+  count = math.prod(int(axis) for axis in size.split(',') if axis)
   return math.ceil(count * _bits(dtype) / 8)

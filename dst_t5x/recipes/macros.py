@@ -144,10 +144,10 @@ def string(name: str, macros: Mapping[str, Any]) -> str | None:
   if name not in macros:
     return None
   try:
-    found = value(name, macros)
+    bound_to = value(name, macros)
   except RecipeError:
     return None
-  return found if isinstance(found, str) else None
+  return bound_to if isinstance(bound_to, str) else None
 
 
 def _resolved(
