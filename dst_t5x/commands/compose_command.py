@@ -31,9 +31,10 @@ def compose(
   on_conflict: str,
   as_json: bool,
 ) -> None:
-  """Write one delta that does what A B … do, such as a task and a language.
+  """Write one delta that does what A B … do.
 
-  Positions that several of the deltas hold are counted for every parameter.
+  For example, a task's delta and a language's. Positions that several of the
+  deltas hold are counted for every parameter.
   """
   from dst_t5x import seeds
   from dst_t5x.delta import composition

@@ -136,7 +136,7 @@ def diff(
   differences: bool,
   as_json: bool,
 ) -> None:
-  """Write the delta that turns the parameters in SEED into those in TUNED."""
+  """Write the delta that turns SEED into TUNED."""
   from dst_t5x import delta as delta_lib
   from dst_t5x import seeds
   from dst_t5x.delta.file import container

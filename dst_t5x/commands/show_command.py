@@ -55,7 +55,10 @@ def info(file: str, seed: str | None, as_json: bool) -> None:
 )
 @common.json_option
 def verify(file: str, seed: str | None, as_json: bool) -> None:
-  """Check that FILE is intact, and that it turns the seed into what it says."""
+  """Check that FILE is intact and fits the seed.
+
+  It fits if it turns the seed into exactly what it says, and back.
+  """
   from dst_t5x import delta as delta_lib
   from dst_t5x import seeds
 
