@@ -122,7 +122,7 @@ def task_vocabulary(
   return vocabulary
 
 
-def named(name: str) -> seqio.Vocabulary:
+def by_name(name: str) -> seqio.Vocabulary:
   """Returns the vocabulary that a command line names.
 
   Args:
@@ -132,7 +132,7 @@ def named(name: str) -> seqio.Vocabulary:
     The vocabulary; a file is read on first use.
 
   Example:
-    >>> named('byte').vocab_size
+    >>> by_name('byte').vocab_size
     259
   """
   if name == 't5':

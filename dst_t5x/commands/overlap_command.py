@@ -8,14 +8,14 @@ from typing import Any
 
 import click
 
-from dst_t5x.commands import common, delta_files
+from dst_t5x.commands import delta_files, shared_options
 
 
 @click.command()
 @click.argument('files', nargs=-1, required=True, metavar='A B …')
 @delta_files.needed_seed_option
 @click.option('--plot', metavar='FILE', help='Draw heat maps into a PNG.')
-@common.json_option
+@shared_options.json_option
 def overlap(
   files: tuple[str, ...], seed: str | None, plot: str | None, as_json: bool
 ) -> None:
