@@ -56,12 +56,13 @@ def beam_size_option(
   Returns:
     A decorator of click commands, whose functions take `beam_size`.
   """
+  search = 'Decode with so many beams; 1 is greedy search.'
   return click.option(
     '--beam-size',
     type=click.IntRange(min=1),
     default=default,
     show_default=default is not None,
-    help=f'Decode with so many beams; 1 is greedy search. {unless_given}',
+    help=f'{search} {unless_given}'.strip(),
   )
 
 
@@ -79,12 +80,13 @@ def length_option(
     A decorator of click commands, whose functions take `inputs_length` or
     `targets_length`.
   """
+  texts = feature if feature == 'inputs' else f'{feature} and predictions'
   return click.option(
     f'--{feature}-length',
     type=int,
     default=default,
     show_default=default is not None,
-    help=f'Cut {feature} to so many tokens. {unless_given}',
+    help=f'Cut {texts} to so many tokens. {unless_given}'.strip(),
   )
 
 

@@ -219,7 +219,8 @@ _OPTIONS = (
     '--seed-vocab',
     metavar='VOCAB',
     help="Tokenize with the seed's vocabulary: 't5', 'byte' or a SentencePiece "
-    "file. Unless given, the task's: bytes for number_words, otherwise T5's.",
+    "file. Unless given, the task's own: bytes for number_words and text files, "
+    "otherwise T5's.",
   ),
   click.option(
     '--end-of-document',
