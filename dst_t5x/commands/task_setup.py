@@ -218,9 +218,9 @@ _OPTIONS = (
   click.option(
     '--seed-vocab',
     metavar='VOCAB',
-    help="Tokenize with the seed's vocabulary: 't5', 'byte' or a SentencePiece "
-    "file. Unless given, the task's own: bytes for number_words and text files, "
-    "otherwise T5's.",
+    help="Tokenize with this vocabulary, the seed's: 't5', 'byte' or a "
+    "SentencePiece file. Unless given, T5's, or bytes for text files; "
+    'number_words always takes bytes.',
   ),
   click.option(
     '--end-of-document',
