@@ -145,7 +145,7 @@ def by_name(name: str) -> seqio.Vocabulary:
 
 @contextlib.contextmanager
 def _explained(path: str) -> Iterator[None]:
-  """Turns errors while a vocabulary's file is read into one of ours."""
+  """Raises VocabularyError in place of an error from reading the file."""
   try:
     yield
   except (tf.errors.OpError, OSError, RuntimeError) as error:

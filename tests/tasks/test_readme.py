@@ -102,7 +102,7 @@ def test_a_gin_file_binds_what_its_table_says(row):
 
 @pytest.mark.parametrize('row', _table('vocabulary'), ids=lambda row: row[0])
 def test_a_vocabulary_has_the_names_of_its_table(row):
-  function = re.search(r'@vocabularies\.(\w+)\(\)', row[1]).group(1)
+  (function,) = re.findall(r'@vocabularies\.(\w+)\(\)', row[1])
   assert callable(getattr(vocabularies, function))
   option, value = _code(row[2])[0].split(' ')
   assert option == '--seed-vocab'
