@@ -33,7 +33,7 @@ def load(seed: str, delta: str | None) -> AdaptedModel:
   from dst_t5x import delta as delta_lib
   from dst_t5x import seeds
   from dst_t5x.delta.file import container
-  from dst_t5x.standalone.training import network_config
+  from dst_t5x.standalone.seed_network import network_config
 
   read_seed = seeds.read(seed)
   config = network_config(read_seed, inferred_network(read_seed))
