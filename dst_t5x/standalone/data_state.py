@@ -30,8 +30,8 @@ class DataState(NamedTuple):
   Attributes:
     way: 'position' if tf.data saved its own state, 'replay' if the batches
       have to be drawn again.
-    batches: drawn (count).
-    last_batch: digest of the last one.
+    batches: batches drawn so far (count).
+    last_batch: digest of the last of them.
   """
 
   way: str
@@ -66,8 +66,8 @@ def write(
   Args:
     place: the directory, which already holds tf.data's files, if any.
     way: how the iterator is restored, as in `DataState`.
-    batches: drawn (count).
-    last_batch: digest of the last one.
+    batches: batches drawn so far (count).
+    last_batch: digest of the last of them.
     identity: JSON-compatible values that must be equal to restore.
   """
   state = {

@@ -43,7 +43,13 @@ class CheckpointError(ValueError):
 
 
 class RunCheckpointBytes(NamedTuple):
-  """Bytes of a checkpoint's parts, as they lie on disk."""
+  """Bytes of a checkpoint's parts, as they lie on disk.
+
+  Attributes:
+    delta: the delta's file (bytes).
+    inner_state: inner optimizer, counters and thresholds (bytes).
+    dataset_state: position of the input (bytes).
+  """
 
   delta: int
   inner_state: int

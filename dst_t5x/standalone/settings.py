@@ -23,11 +23,12 @@ class TrainSettings(NamedTuple):
     batch_size: rows of a batch (count); packed rows hold several examples.
     learning_rate: number or optax schedule over the run's own steps.
     optimizer: function of the learning rate that returns the inner optimizer.
-    epsilon: fraction of all parameters in (0, 1].
-    budget: number of parameters (count), instead of `epsilon`.
+    epsilon: fraction of all parameters that may change, in (0, 1].
+    budget: their number (count), instead of `epsilon`.
     silos: silo scheme, instead of the method's own.
     z_loss: weight of the squared log normaliser.
-    label_smoothing: fraction of the target's probability.
+    label_smoothing: probability taken from the target and spread over the
+      other tokens.
     dropout_rate: probability; the paper uses none for DST.
     random_seed: seed of the data's order, of dropout, and of the subsets that
       some methods draw.

@@ -90,7 +90,8 @@ def make_step(
     optimizer: the inner optimizer.
     mesh: the batch is split over its axis 'data'.
     z_loss: weight of the squared log normaliser.
-    label_smoothing: fraction of the target's probability.
+    label_smoothing: probability taken from the target and spread over the
+      other tokens.
     dropout_seed: seed of the dropout noise.
 
   Returns:
