@@ -178,7 +178,7 @@ def _from_file(
     train_steps=flags['steps'],
     batch_size=flags['batch_size'],
     learning_rate=learning_rate,
-    optimizer=optimizers.named(flags['optimizer']),
+    optimizer=optimizers.by_name(flags['optimizer']),
     epsilon=flags['epsilon'],
     budget=flags['budget'],
     silos=flags['silos'],
