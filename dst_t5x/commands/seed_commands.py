@@ -10,9 +10,7 @@ from typing import Any
 import click
 
 from dst_t5x.commands import common
-
-# As in `seed_layouts.writing`, which is not imported for `--help`.
-_LAYOUTS = ('t5x', 'orbax', 'hf', 'dst_t5x')
+from dst_t5x.seeds import layouts
 
 
 @click.group()
@@ -92,9 +90,8 @@ def fingerprint(source: str, as_json: bool) -> None:
   '--to',
   'layout',
   required=True,
-  type=click.Choice(_LAYOUTS),
-  help='Layout to write: T5X before Orbax, Orbax as T5X writes it, Hugging '
-  "Face, or dst-t5x's own.",
+  type=click.Choice(layouts.NAMES),
+  help=f'Layout to write: {layouts.TITLES}.',
 )
 @click.option(
   '--step',

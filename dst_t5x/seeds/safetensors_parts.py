@@ -1,4 +1,4 @@
-"""Tables and parts of tensors in safetensors files, ours or others'."""
+"""Shapes, and parts of tensors, read from safetensors files of any origin."""
 
 from typing import Any
 
@@ -20,8 +20,8 @@ def opened(file: str, location: str) -> safetensors.safe_open:
   """Opens a safetensors file.
 
   Args:
-    file: the file.
-    location: what the user called it.
+    file: path of the file.
+    location: what the user called the seed, for errors.
 
   Returns:
     The library's handle, to be used in a `with`.
@@ -39,22 +39,22 @@ def opened(file: str, location: str) -> safetensors.safe_open:
   try:
     return safetensors_file.open_safely(file)
   except ValueError as error:
-    what = '' if file == location else f' {location}'
-    raise SeedError(f'cannot read the seed{what}: {error}') from error
+    seed = 'the seed' if file == location else f'the seed {location}'
+    raise SeedError(f'cannot read {seed}: {error}') from error
 
 
 def specs(handle: Any, location: str) -> dict[str, jax.ShapeDtypeStruct]:
   """Returns shape and dtype of every tensor in an open file.
 
   Args:
-    handle: the library's.
-    location: of the seed, for errors.
+    handle: the library's handle of it; see `opened`.
+    location: location of the seed, for errors.
 
   Returns:
     Shapes by name, sorted.
 
   Raises:
-    SeedError: if a dtype is none that seeds have.
+    SeedError: if a tensor has a dtype that seeds cannot have.
 
   Example:
     >>> from dst_t5x import seeds
@@ -63,7 +63,7 @@ def specs(handle: Any, location: str) -> dict[str, jax.ShapeDtypeStruct]:
     ...   specs(handle, 'bundled')['token_embedder/embedding'].shape
     (384, 96)
   """
-  found = {}
+  shapes = {}
   for name in sorted(handle.keys()):
     tensor = handle.get_slice(name)
     code = tensor.get_dtype()
@@ -73,18 +73,18 @@ def specs(handle: Any, location: str) -> dict[str, jax.ShapeDtypeStruct]:
         + ', '.join(_DTYPES)
       )
     shape = tuple(tensor.get_shape())
-    found[name] = jax.ShapeDtypeStruct(shape, _DTYPES[code])
-  return found
+    shapes[name] = jax.ShapeDtypeStruct(shape, _DTYPES[code])
+  return shapes
 
 
 def part(handle: Any, name: str, at: Index, location: str) -> np.ndarray:
   """Reads a part of a tensor in an open file.
 
   Args:
-    handle: the library's.
-    name: of the tensor.
-    at: a slice with bounds for every axis.
-    location: of the seed, for errors.
+    handle: the library's handle of it; see `opened`.
+    name: name of the tensor.
+    at: a slice with both bounds for every axis.
+    location: location of the seed, for errors.
 
   Returns:
     The part.
