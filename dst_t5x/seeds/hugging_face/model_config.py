@@ -13,6 +13,7 @@ from dst_t5x.network.network_config import NetworkConfig
 from dst_t5x.seeds.errors import SeedError
 from dst_t5x.seeds.hugging_face.tensor_names import NUM_BUCKETS
 
+# Key of config.json → field of our configuration.
 _SIZES = {
   'vocab_size': 'vocab_size',
   'd_model': 'emb_dim',
@@ -99,7 +100,7 @@ def to_network(
   missing = [name for name in _SIZES if config.get(name) is None]
   if missing:
     raise refuse(f'lacks {", ".join(missing)}')
-  values = {ours: config[theirs] for theirs, ours in _SIZES.items()}
+  values = {field: config[key] for key, field in _SIZES.items()}
   layers = config.get('num_decoder_layers')
   try:
     return NetworkConfig(
@@ -131,7 +132,7 @@ def from_network(config: NetworkConfig, dtype: str) -> dict[str, Any]:
     >>> content['feed_forward_proj'], content['tie_word_embeddings']
     ('gated-gelu', False)
   """
-  names = {ours: theirs for theirs, ours in _ACTIVATIONS.items()}
+  names = {gates: name for name, gates in _ACTIVATIONS.items()}
   activations = tuple(
     'silu' if name == 'swish' else name for name in config.mlp_activations
   )
@@ -144,7 +145,7 @@ def from_network(config: NetworkConfig, dtype: str) -> dict[str, Any]:
   return {
     'architectures': ['T5ForConditionalGeneration'],
     'model_type': 't5',
-    **{theirs: getattr(config, ours) for theirs, ours in _SIZES.items()},
+    **{key: getattr(config, field) for key, field in _SIZES.items()},
     'num_decoder_layers': config.num_decoder_layers,
     **_FIXED,
     'feed_forward_proj': names[activations],

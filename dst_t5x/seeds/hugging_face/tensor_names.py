@@ -86,16 +86,16 @@ def _layer(
     ]
   width, inner = config.emb_dim, config.num_heads * config.head_dim
   scale = Entry('', (width,), False)
-  for i, (ours, norm, theirs) in enumerate(attentions):
+  for i, (path, norm, name) in enumerate(attentions):
     for letter, projection in _PROJECTIONS.items():
       yield (
-        f'{ours}/{projection}/kernel',
-        f'{i}.{theirs}.{letter}.weight',
+        f'{path}/{projection}/kernel',
+        f'{i}.{name}.{letter}.weight',
         Entry('', (width, inner), True),
       )
     yield (
-      f'{ours}/out/kernel',
-      f'{i}.{theirs}.o.weight',
+      f'{path}/out/kernel',
+      f'{i}.{name}.o.weight',
       Entry('', (inner, width), True),
     )
     yield f'pre_{norm}_layer_norm/scale', f'{i}.layer_norm.weight', scale
