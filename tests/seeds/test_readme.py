@@ -15,7 +15,8 @@ from dst_t5x import seeds
 from dst_t5x.commands import cli
 from dst_t5x.seeds import errors, layouts
 
-TEXT = (pathlib.Path(errors.__file__).parent / 'README.md').read_text()
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+TEXT = (REPOSITORY / 'dst_t5x' / 'seeds' / 'README.md').read_text()
 
 
 def section(title):
