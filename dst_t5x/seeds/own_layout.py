@@ -5,7 +5,6 @@ parameters, `config` (JSON) if the network is known, `step` if one is known.
 """
 
 import dataclasses
-import functools
 import json
 import math
 import os
@@ -61,12 +60,10 @@ class OwnSource:
     The fingerprint is not checked, as that needs the whole file; `seeds.read`
     checks it.
     """
-    with safetensors_parts.opened(self.file, self.location) as handle:
+    with safetensors_parts.reader(self.file, self.location) as read_part:
       return tensor_reading.read(
         self.tensors,
-        functools.partial(
-          safetensors_parts.part, handle, location=self.location
-        ),
+        read_part,
         location=self.location,
         shardings=shardings,
         dtype=dtype,
@@ -77,12 +74,10 @@ class OwnSource:
     self, names: Collection[str] | None = None
   ) -> dict[str, fingerprints.TensorDigest]:
     """Hashes parameters one by one; see `arrays.source.Source`."""
-    with safetensors_parts.opened(self.file, self.location) as handle:
+    with safetensors_parts.reader(self.file, self.location) as read_part:
       return tensor_reading.digests(
         self.tensors,
-        functools.partial(
-          safetensors_parts.part, handle, location=self.location
-        ),
+        read_part,
         location=self.location,
         names=names,
       )

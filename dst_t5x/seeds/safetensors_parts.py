@@ -1,5 +1,7 @@
 """Shapes, and parts of tensors, read from safetensors files of any origin."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -8,7 +10,7 @@ import safetensors
 
 from dst_t5x.arrays import fingerprints, safetensors_file
 from dst_t5x.seeds.errors import SeedError
-from dst_t5x.seeds.tensor_reading import Index
+from dst_t5x.seeds.tensor_reading import Index, ReadPart
 
 _DTYPES = {
   code: fingerprints.DTYPES[name]
@@ -110,3 +112,27 @@ def part(handle: Any, name: str, at: Index, location: str) -> np.ndarray:
     raise SeedError(
       f'cannot read {name!r} of the seed {location}: {error}'
     ) from error
+
+
+@contextlib.contextmanager
+def reader(file: str, location: str) -> Iterator[ReadPart]:
+  """Opens a safetensors file, whose tensors have our paths as names.
+
+  Args:
+    file: path of the file.
+    location: what the user called the seed, for errors.
+
+  Yields:
+    The function with which `tensor_reading` reads parts of its tensors.
+
+  Raises:
+    SeedError: if it is no complete safetensors file.
+
+  Example:
+    >>> from dst_t5x import seeds
+    >>> with reader(str(seeds.bundled_path()), 'bundled') as read_part:
+    ...   read_part('decoder/decoder_norm/scale', (slice(0, 2),)).shape
+    (2,)
+  """
+  with opened(file, location) as handle:
+    yield lambda name, at: part(handle, name, at, location)

@@ -1,4 +1,4 @@
-"""Fingerprints: of the bits alone, and of all of them."""
+"""Fingerprints depend on every bit of the parameters, and on nothing else."""
 
 import hashlib
 
@@ -8,7 +8,6 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from dst_t5x import seeds
 from dst_t5x.arrays import fingerprints
 
 PARAMS = {
@@ -40,14 +39,14 @@ def _by_hand() -> str:
 
 
 def test_a_fingerprint_is_what_its_specification_says():
-  assert seeds.fingerprint(PARAMS) == _by_hand()
+  assert fingerprints.fingerprint(PARAMS) == _by_hand()
 
 
 def test_a_fingerprint_escapes_names():
   text = b'dst_t5x.fingerprint.1\n["\\u00e4\\"",%s' % (
     b'"int8",[1],"%s"]\n' % hashlib.sha256(b'\1').hexdigest().encode()
   )
-  assert seeds.fingerprint({'ä"': np.array([1], np.int8)}) == (
+  assert fingerprints.fingerprint({'ä"': np.array([1], np.int8)}) == (
     'sha256:' + hashlib.sha256(text).hexdigest()
   )
 
@@ -74,7 +73,9 @@ def test_a_fingerprint_depends_on_the_bits_alone(change):
   array = np.random.default_rng(0).standard_normal((8, 6)).astype(np.float32)
   array[0, 0], array[0, 1] = -0.0, np.nan
   changed = change(array)
-  assert seeds.fingerprint({'a': changed}) == seeds.fingerprint({'a': array})
+  assert fingerprints.fingerprint({'a': changed}) == fingerprints.fingerprint(
+    {'a': array}
+  )
 
 
 def test_a_fingerprint_of_many_chunks_is_that_of_the_whole(monkeypatch):
@@ -105,13 +106,13 @@ def test_a_fingerprint_of_many_chunks_is_that_of_the_whole(monkeypatch):
 )
 def test_a_fingerprint_changes_with_anything(other):
   one = {'a': np.array([-0.0, 1.0], np.float32)}
-  assert seeds.fingerprint(other) != seeds.fingerprint(one)
+  assert fingerprints.fingerprint(other) != fingerprints.fingerprint(one)
 
 
 def test_hashing_keeps_no_host_copy_of_a_sharded_array():
   mesh = jax.make_mesh((8,), ('x',))
   array = jax.device_put(jnp.ones(8), jax.NamedSharding(mesh, jax.P('x')))
-  seeds.fingerprint({'a': array})
+  fingerprints.fingerprint({'a': array})
   # JAX's own cache of the content on the host; nothing public tells.
   assert array._npy_value is None
   np.asarray(array)
@@ -129,4 +130,4 @@ def test_hashing_keeps_no_host_copy_of_a_sharded_array():
 )
 def test_only_arrays_of_known_dtypes_have_a_fingerprint(leaf, message):
   with pytest.raises(ValueError, match=message):
-    seeds.fingerprint({'a': leaf})
+    fingerprints.fingerprint({'a': leaf})
