@@ -24,7 +24,7 @@ def check_target(
   Example:
     >>> check_target('t5x', 'no/such/folder', 7)
   """
-  match layouts.named(layout).written_as:
+  match layouts.by_name(layout).written_as:
     case 'checkpoint':
       targets.checkpoint_folder(path, step)
     case 'folder':
@@ -46,8 +46,8 @@ def write(
   Args:
     layout: one of `layouts.NAMES`: 't5x', 'orbax', 'hf' or 'dst_t5x'.
     params: nested dict of NumPy or JAX arrays.
-    path: where to; 't5x' and 'orbax' make the folder `checkpoint_<step>` in
-      it, unless that is its name.
+    path: where to write it; 't5x' and 'orbax' make the folder
+      `checkpoint_<step>` in it, unless that is its name.
     step: step of the checkpoint, for layouts that have one.
     config: the network's configuration (JSON types), for layouts that have
       one.
@@ -69,5 +69,5 @@ def write(
     'checkpoint_7'
   """
   check_target(layout, path, step)
-  writer = layouts.named(layout).load_writer()
+  writer = layouts.by_name(layout).load_writer()
   return writer.write(params, path, step=step, config=config)

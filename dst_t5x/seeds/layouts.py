@@ -54,16 +54,14 @@ class Layout(NamedTuple):
   Attributes:
     name: the name that `--to` takes and `Source.layout` has.
     title: the layout in a few words, for people.
-    recognised_by: what must lie at a place for it to be this layout.
     written_as: 'checkpoint' for a folder `checkpoint_<step>`, 'folder' for a
       folder of any name, 'file' for one .safetensors file.
-    reader: name of the module that reads it; see `Reader`.
+    reader: name of the module that recognises and reads it; see `Reader`.
     writer: name of the module that writes it; see `Writer`.
   """
 
   name: str
   title: str
-  recognised_by: str
   written_as: Literal['checkpoint', 'folder', 'file']
   reader: str
   writer: str
@@ -77,41 +75,41 @@ class Layout(NamedTuple):
     return cast(Writer, importlib.import_module(self.writer))
 
 
+# Recognised by its index, the file 'checkpoint', without '_METADATA' beside it.
 T5X = Layout(
-  't5x',
-  'T5X before Orbax',
-  "the index file 'checkpoint', and no '_METADATA' beside it",
-  'checkpoint',
-  'dst_t5x.seeds.t5x_legacy',
-  'dst_t5x.seeds.t5x_legacy',
+  name='t5x',
+  title='T5X before Orbax',
+  written_as='checkpoint',
+  reader='dst_t5x.seeds.t5x_legacy',
+  writer='dst_t5x.seeds.t5x_legacy',
 )
+# Recognised by '_METADATA' or 'manifest.ocdbt', in the folder or an item of it.
 ORBAX = Layout(
-  'orbax',
-  'Orbax as T5X writes it',
-  "'_METADATA' or 'manifest.ocdbt', in the folder or in an item of it",
-  'checkpoint',
-  'dst_t5x.seeds.orbax_layout',
-  'dst_t5x.seeds.orbax_layout',
+  name='orbax',
+  title='Orbax as T5X writes it',
+  written_as='checkpoint',
+  reader='dst_t5x.seeds.orbax_layout',
+  writer='dst_t5x.seeds.orbax_layout',
 )
+# Recognised by 'config.json' or, in a lone file, by the names of the tensors.
 HUGGING_FACE = Layout(
-  'hf',
-  'Hugging Face',
-  "'config.json'; or a .safetensors file with Hugging Face's names of T5",
-  'folder',
-  'dst_t5x.seeds.hugging_face.model_folder',
-  'dst_t5x.seeds.hugging_face.model_writing',
+  name='hf',
+  title='Hugging Face',
+  written_as='folder',
+  reader='dst_t5x.seeds.hugging_face.model_folder',
+  writer='dst_t5x.seeds.hugging_face.model_writing',
 )
+# Takes any other file, and refuses it if its metadata name another format.
 OWN = Layout(
-  'dst_t5x',
-  "dst-t5x's own",
-  'any other file; its metadata must name the format dst_t5x.seed',
-  'file',
-  'dst_t5x.seeds.own_layout',
-  'dst_t5x.seeds.own_layout',
+  name='dst_t5x',
+  title="dst-t5x's own",
+  written_as='file',
+  reader='dst_t5x.seeds.own_layout',
+  writer='dst_t5x.seeds.own_layout',
 )
 # T5X itself takes this file for the checkpoint that it lies in.
 T5X_INDEX = 'checkpoint'
-# A seed has the first of these layouts that is recognised.
+# In the order in which they are tried: a seed has the first that is recognised.
 LAYOUTS = (T5X, ORBAX, HUGGING_FACE, OWN)
 NAMES = tuple(layout.name for layout in LAYOUTS)
 TITLES = ', '.join(f'{layout.name} ({layout.title})' for layout in LAYOUTS)
@@ -123,8 +121,8 @@ WHAT_WORKS = (
 )
 
 
-def named(name: str) -> Layout:
-  """Returns the layout of a name.
+def by_name(name: str) -> Layout:
+  """Returns the layout that has a name.
 
   Args:
     name: one of `NAMES`.
@@ -133,10 +131,10 @@ def named(name: str) -> Layout:
     The layout.
 
   Raises:
-    SeedError: if there is none of that name; the message lists all.
+    SeedError: if no layout has that name; the message lists all names.
 
   Example:
-    >>> named('hf').title
+    >>> by_name('hf').title
     'Hugging Face'
   """
   for layout in LAYOUTS:

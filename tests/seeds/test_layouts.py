@@ -18,7 +18,7 @@ each = pytest.mark.parametrize('layout', layouts.LAYOUTS, ids=layouts.NAMES)
 
 def test_every_layout_has_its_own_name():
   assert len(set(layouts.NAMES)) == len(layouts.LAYOUTS)
-  assert [layouts.named(name) for name in layouts.NAMES] == [*layouts.LAYOUTS]
+  assert [layouts.by_name(name) for name in layouts.NAMES] == [*layouts.LAYOUTS]
 
 
 @each
