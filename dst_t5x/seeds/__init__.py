@@ -49,7 +49,8 @@ __all__ = [
   'write',
 ]
 
-_ELSEWHERE = {
+# The module that each public name lives in, unless it is `seeds.seed`.
+_HOMES = {
   'NotThisLayoutError': 'dst_t5x.seeds.errors',
   'SeedError': 'dst_t5x.seeds.errors',
   'SeedNotFoundError': 'dst_t5x.seeds.errors',
@@ -58,11 +59,17 @@ _ELSEWHERE = {
 }
 
 
-# Names are imported when they are first used: the commands take the names of
-# layouts from this room, and `dst-t5x --help` must not wait for JAX.
+# The commands take the names of layouts from this room, and `dst-t5x --help`
+# must not wait for JAX.
 def __getattr__(name: str) -> Any:
+  """Loads a public name at its first use."""
   if name not in __all__:
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-  module = importlib.import_module(_ELSEWHERE.get(name, 'dst_t5x.seeds.seed'))
+  module = importlib.import_module(_HOMES.get(name, 'dst_t5x.seeds.seed'))
   value = globals()[name] = getattr(module, name)
   return value
+
+
+def __dir__() -> list[str]:
+  """Returns the public names, loaded or not."""
+  return sorted({*globals(), *__all__})
