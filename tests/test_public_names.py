@@ -23,8 +23,8 @@ PUBLIC = {
     counts_by_module diff overlap overlap_counts overlap_fractions read revert
     sections swap write""",
   'dst_t5x.seeds': """
-    BUNDLED Seed SeedError ShapeAndDtype Source bundled_path check_params
-    fingerprint open_source read write""",
+    BUNDLED NotThisLayoutError Seed SeedError SeedNotFoundError ShapeAndDtype
+    Source bundled_path check_params fingerprint open_source read write""",
   'dst_t5x.network': """
     Decoded LossMetrics NetworkConfig decode init_params logits loss
     param_shapes""",

@@ -31,14 +31,14 @@ __all__ = [
 
 # The module of each name. Matplotlib is slow to import; counting does without.
 _HOMES = {
-  'Changes': 'changes',
-  'changed_positions': 'changes',
-  'churn': 'plots',
-  'count_changes': 'changes',
-  'learning_curve': 'plots',
-  'module_shares': 'plots',
-  'overlaps': 'plots',
-  'share_per_module': 'changes',
+  'Changes': '.changes',
+  'changed_positions': '.changes',
+  'churn': '.plots',
+  'count_changes': '.changes',
+  'learning_curve': '.plots',
+  'module_shares': '.plots',
+  'overlaps': '.plots',
+  'share_per_module': '.changes',
 }
 
 __getattr__, __dir__ = late_names.load_late(__name__, _HOMES)

@@ -1,1 +1,1 @@
-"""Parameters as flat arrays: paths, bits, hashes, and files that hold them."""
+"""Below all other rooms: paths, bits, hashes and files of arrays."""

@@ -1,10 +1,10 @@
-"""Files and directories that appear whole or not at all.
+"""Writes files and directories that appear whole or not at all.
 
-The bytes go into a temporary beside the target, are flushed to the disk, and
-are then renamed over the target, which POSIX does in one step. A reader, a
-crash or a power cut sees the old content or the new, never a part. A process
-that is killed outright can leave a `.dst_t5x-*.tmp` behind, which is never read
-and may be deleted.
+The bytes go into a temporary file beside the target, are flushed to the disk,
+and the temporary file is then renamed to the target, which POSIX does in one
+step. So a reader finds either the old content or the new, also after a crash or
+a power cut, and never a part. A process that is killed can leave a
+`.dst_t5x-*.tmp` behind, which is never read and may be deleted.
 """
 
 import contextlib
@@ -24,8 +24,8 @@ def write_bytes(path: Path, content: Bytes | Iterable[Bytes]) -> int:
   """Writes a whole file, replacing what was there.
 
   Args:
-    path: the file; its directory must exist.
-    content: the bytes, or chunks of them in order, consumed as they come.
+    path: path of the file; its directory must exist.
+    content: the bytes, or an iterable of chunks of them, in order.
 
   Returns:
     Size of the file (bytes).
@@ -50,15 +50,15 @@ def write_bytes(path: Path, content: Bytes | Iterable[Bytes]) -> int:
 
 @contextlib.contextmanager
 def open(path: Path) -> Iterator[BinaryIO]:
-  """Opens a binary file for writing that replaces `path` on success.
+  """Opens a binary file for writing, which replaces `path` on success.
 
   Args:
-    path: the file; its directory must exist. A symbolic link stays one, and
-      what it points at is replaced.
+    path: path of the file; its directory must exist. If it is a symbolic link,
+      the file that it points to is replaced.
 
   Yields:
-    The open temporary. If the block raises, it is deleted and `path` is as
-    before.
+    The open temporary file. If the block raises, it is deleted and `path` is
+    as before.
 
   Raises:
     OSError: if the file cannot be written.
@@ -95,15 +95,16 @@ def directory(path: Path) -> Iterator[pathlib.Path]:
   """Makes a directory that appears with all its files on success.
 
   Args:
-    path: the directory; it must not exist, or be empty. Its parent must exist.
+    path: path of the directory, which must not exist or must be empty. Its
+      parent must exist.
 
   Yields:
     The temporary directory to write into. If the block raises, it is deleted
     with all it holds.
 
   Raises:
-    FileExistsError: if `path` is a file, or a directory that holds anything:
-      no file system swaps two directories in one portable step.
+    FileExistsError: if `path` is a file or a directory that is not empty: there
+      is no portable way to swap two directories in one step.
     OSError: if something cannot be written.
 
   Example:
@@ -133,10 +134,10 @@ def directory(path: Path) -> Iterator[pathlib.Path]:
 
 
 def remove_directory(path: Path) -> None:
-  """Removes a directory and all it holds, so that it is whole or gone.
+  """Removes a directory with all it holds; at any time it is whole or gone.
 
   Args:
-    path: the directory.
+    path: path of the directory.
 
   Raises:
     OSError: if it cannot be removed.
@@ -156,13 +157,15 @@ def remove_directory(path: Path) -> None:
 
 
 def is_leftover(path: Path) -> bool:
-  """Returns whether a path is what a killed process left behind.
+  """Returns whether a path has the name of our temporary files.
+
+  Such a path is left behind by a process that was killed.
 
   Args:
-    path: a file or directory; only its name matters.
+    path: path of a file or directory; only its name matters.
 
   Returns:
-    True if it is one of our temporaries.
+    Whether it has.
 
   Example:
     >>> is_leftover('.dst_t5x-0123.tmp'), is_leftover('delta.safetensors')
@@ -173,10 +176,12 @@ def is_leftover(path: Path) -> bool:
 
 
 def remove_leftovers(path: Path) -> None:
-  """Removes what killed processes left in a directory that nobody writes to.
+  """Removes the temporary files that killed processes left in a directory.
+
+  No other process may be writing to the directory.
 
   Args:
-    path: the directory; nothing happens if it does not exist.
+    path: path of the directory; nothing happens if it does not exist.
 
   Raises:
     OSError: if something cannot be removed.
@@ -187,16 +192,16 @@ def remove_leftovers(path: Path) -> None:
   folder = pathlib.Path(path)
   if not folder.is_dir():
     return
-  for found in folder.iterdir():
-    if is_leftover(found):
-      if found.is_dir():
-        shutil.rmtree(found)
+  for child in folder.iterdir():
+    if is_leftover(child):
+      if child.is_dir():
+        shutil.rmtree(child)
       else:
-        found.unlink()
+        child.unlink()
 
 
 def _target(path: Path) -> pathlib.Path:
-  """Returns the path that the rename has to replace."""
+  """Returns the path to replace: symbolic links are followed."""
   target = pathlib.Path(os.path.realpath(path))
   if not target.parent.is_dir():
     raise FileNotFoundError(
@@ -206,17 +211,17 @@ def _target(path: Path) -> pathlib.Path:
 
 
 def _temporary(target: pathlib.Path) -> pathlib.Path:
-  # In the same directory: a rename across file systems is a copy.
+  # It is in the same directory, as a rename across file systems is a copy.
   return target.parent / f'.dst_t5x-{secrets.token_hex(8)}.tmp'
 
 
 def _sync_directory(path: pathlib.Path) -> None:
-  """Makes the names in a directory survive a power cut."""
+  """Flushes the names in a directory, so that they survive a power cut."""
   try:
     _sync(path, os.O_RDONLY)
   except OSError as error:
-    # Some network file systems do not know fsync on directories; they order
-    # their own metadata.
+    # Some network file systems cannot fsync a directory; they keep their
+    # metadata in order themselves.
     if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EACCES):
       raise
 

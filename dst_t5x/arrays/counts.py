@@ -1,4 +1,4 @@
-"""What counts as a count: a whole number that is no bool."""
+"""Tells counts (whole numbers, but not bools) from other values."""
 
 from typing import Any
 

@@ -1,9 +1,9 @@
-"""One short name for the exact bits of a tree of parameters.
+"""Fingerprints: a short name for the exact bits of a tree of parameters.
 
 A fingerprint is a hash of hashes: every tensor is hashed by itself, and then
-the list of (path, dtype, shape, hash). So tensors can be read, hashed and
-dropped one by one and in any order, and a change to one needs only its own
-bytes again.
+the list of (path, dtype, shape, hash) is hashed. So tensors can be read, hashed
+and dropped one by one and in any order, and after a change to one tensor only
+that one is hashed again.
 
 The hashed text is one line `dst_t5x.fingerprint.1`, then for every path in
 sorted order one line of JSON without spaces, non-ASCII characters escaped:
@@ -28,7 +28,7 @@ _FIRST_LINE = b'dst_t5x.fingerprint.1\n'
 
 
 class TensorDigest(NamedTuple):
-  """What a fingerprint knows of one tensor.
+  """Dtype, shape and hash of one tensor, from which a fingerprint is made.
 
   Attributes:
     dtype: name of the dtype.
@@ -73,7 +73,7 @@ def combine(digests: Mapping[str, TensorDigest]) -> str:
   """Returns the fingerprint of tensors that were hashed one by one.
 
   Args:
-    digests: by path.
+    digests: digests of the tensors, by path.
 
   Returns:
     'sha256:' and 64 hex digits.

@@ -1,8 +1,8 @@
-"""Reading and writing single entries of an array by flat position.
+"""Reads and writes single numbers of an array by flat position.
 
 A JAX array is handled shard by shard on the devices that hold it: nothing is
-gathered, resharded or copied to the host as a whole, and the outcome lies as
-the input did.
+gathered, resharded or copied to the host as a whole, and the result has the
+sharding of the input.
 """
 
 import functools
@@ -24,14 +24,14 @@ def gather(
 
   Args:
     leaf: NumPy or JAX array.
-    positions: row-major, within its size.
-    path: its path, for the error.
+    positions: row-major positions, each less than the array's size.
+    path: path of the array, for errors.
 
   Returns:
-    [k], in this machine's byte order.
+    Values of shape [k], in this machine's byte order.
 
   Raises:
-    ValueError: if it is no array of a supported dtype.
+    ValueError: if it is not an array of a supported dtype.
     NotImplementedError: if it is spread over several processes.
 
   Example:
@@ -47,14 +47,14 @@ def gather(
     return values.astype(dtypes.DTYPES[array.dtype.name], copy=False)
   fingerprints.check_visible(leaf, path)
   values = np.empty(positions.size, leaf.dtype)
-  seen = set()
-  for data, region, inside, local in _shards(leaf, positions):
-    if region in seen or not inside.size:  # replicas agree
+  done = set()
+  for data, region, members, local_index in _shards(leaf, positions):
+    if region in done or not members.size:  # replicas agree
       continue
-    seen.add(region)
+    done.add(region)
     # Position 0 fills up to a power of two, so that few lengths are compiled.
-    index = tuple(_padded(axis, 0) for axis in local)
-    values[inside] = np.asarray(data[index])[: inside.size]
+    index = tuple(_padded(axis, 0) for axis in local_index)
+    values[members] = np.asarray(data[index])[: members.size]
   return values
 
 
@@ -70,16 +70,17 @@ def scatter(
 
   Args:
     leaf: NumPy or JAX array; not changed, unless it is donated.
-    positions: row-major, within its size, none twice.
-    values: [k], of the array's dtype.
-    path: its path, for the error.
-    donate: gives up a JAX array: the result has its buffers, and it is deleted.
+    positions: row-major positions, each less than the array's size, none twice.
+    values: new values of shape [k] and of the array's dtype.
+    path: path of the array, for errors.
+    donate: whether to give up a JAX array: the result takes over its buffers,
+      and the array is deleted.
 
   Returns:
     An array of the same kind, dtype and sharding.
 
   Raises:
-    ValueError: if it is no array of a supported dtype.
+    ValueError: if it is not an array of a supported dtype.
 
   Example:
     >>> scatter(np.float32([1, 2]), np.int64([1]), np.float32([5]), 'a')
@@ -93,15 +94,15 @@ def scatter(
     value = values.reshape(()) if values.size else leaf
     return jax.device_put(value, leaf.sharding)
   shards = []
-  for data, _, inside, local in list(_shards(leaf, positions)):
-    if inside.size:
-      # What lies past the end of the first axis is dropped.
+  for data, _, members, local_index in list(_shards(leaf, positions)):
+    if members.size:
+      # The padding points past the end of the first axis, where it is dropped.
       index = tuple(
         _padded(part, data.shape[0] if axis == 0 else 0)
-        for axis, part in enumerate(local)
+        for axis, part in enumerate(local_index)
       )
       new = np.zeros(index[0].size, values.dtype)
-      new[: inside.size] = values[inside]
+      new[: members.size] = values[members]
       data = (_put_donated if donate else _put)(data, index, new)
     shards.append(data)
   return jax.make_array_from_single_device_arrays(
@@ -110,22 +111,24 @@ def scatter(
 
 
 def put(data: jax.Array, index: Any, values: Any) -> jax.Array:
-  """Returns an array with values at an index, whose bits are kept.
+  """Returns an array with other values at an index, without changing a bit.
+
+  Can be used inside `jax.jit`.
 
   Args:
-    data: any shape and dtype.
-    index: as in `data.at[index]`; what is out of range is dropped.
-    values: of the same dtype.
+    data: array of any shape and dtype.
+    index: index as in `data.at[index]`; values out of range are dropped.
+    values: new values, of the array's dtype.
 
   Returns:
-    The new array; can be compiled.
+    The new array.
 
   Example:
     >>> put(jnp.zeros(3), jnp.array([1, 5]), jnp.array([2.0, 7.0]))
     Array([0., 2., 0.], dtype=float32)
   """
-  # Where a float is scattered as a wider one, a signalling NaN comes back
-  # quiet: bits are scattered instead.
+  # XLA may scatter a float as a wider one, which makes a signalling NaN quiet:
+  # so bits are scattered instead.
   if data.dtype == jnp.bool_:
     return data.at[index].set(values, mode='drop')
   kind = bit_types.unsigned(data.dtype)
@@ -143,7 +146,14 @@ def _shards(
 ) -> Iterator[
   tuple[jax.Array, tuple[tuple[int, int], ...], np.ndarray, list[np.ndarray]]
 ]:
-  """Yields each shard's data, region, and which positions are where in it."""
+  """Yields what `gather` and `scatter` need to know of each shard.
+
+  Yields:
+    data: the shard's array.
+    region: start and stop on every axis of the whole array.
+    members: the indices into `positions` of those that lie in the shard.
+    local_index: these positions as an index of `data`, one array an axis.
+  """
   if max(leaf.shape) >= 2**31:
     raise NotImplementedError(
       f'axes of {leaf.shape} are too long for the 32-bit indices of JAX'
@@ -154,15 +164,15 @@ def _shards(
       part.indices(size)[:2]
       for part, size in zip(shard.index, leaf.shape, strict=True)
     )
-    inside = np.ones(positions.size, bool)
+    in_shard = np.ones(positions.size, bool)
     for axis, (start, stop) in zip(index, region, strict=True):
-      inside &= (axis >= start) & (axis < stop)
-    inside = np.flatnonzero(inside)
-    local = [
-      (axis[inside] - start).astype(np.int32)
+      in_shard &= (axis >= start) & (axis < stop)
+    members = np.flatnonzero(in_shard)
+    local_index = [
+      (axis[members] - start).astype(np.int32)
       for axis, (start, _) in zip(index, region, strict=True)
     ]
-    yield shard.data, region, inside, local
+    yield shard.data, region, members, local_index
 
 
 def _padded(axis: np.ndarray, fill: int) -> np.ndarray:

@@ -3,7 +3,7 @@
 A room whose modules import something slow (JAX, TensorFlow, matplotlib) lists
 its public names in its `__init__.py` and binds what this module returns:
 
-  __getattr__, __dir__ = late_names.load_late(__name__, {'train': 'training'})
+  __getattr__, __dir__ = late_names.load_late(__name__, {'train': '.training'})
 """
 
 import importlib
@@ -19,15 +19,16 @@ def load_late(
 
   Args:
     package: its `__name__`.
-    homes: for every public name the module in the package that holds it, such
-      as 'core.methods'. Where a name ends in ':', as in 'core.methods:', the
-      module itself is what the public name stands for.
+    homes: for every public name the module that holds it, such as
+      '.core.methods' in this package, or a whole name without the leading dot.
+      Where it ends in ':', the module itself is what the public name stands
+      for.
 
   Returns:
     The two functions. A name that was used once is kept in the package.
 
   Example:
-    >>> get, names = load_late('dst_t5x', {'unflatten': 'arrays.paths'})
+    >>> get, names = load_late('dst_t5x', {'unflatten': '.arrays.paths'})
     >>> get('unflatten')({'a/b': 1})
     {'a': {'b': 1}}
   """
@@ -36,7 +37,7 @@ def load_late(
     if name not in homes:
       raise AttributeError(f'module {package!r} has no attribute {name!r}')
     module, is_module, _ = homes[name].partition(':')
-    value: Any = importlib.import_module(f'{package}.{module}')
+    value: Any = importlib.import_module(module, package)
     if not is_module:
       value = getattr(value, name)
     setattr(sys.modules[package], name, value)

@@ -1,4 +1,4 @@
-"""Which of a mesh's devices a program runs on."""
+"""The number of the device of a mesh on which a program runs."""
 
 from collections.abc import Sequence
 

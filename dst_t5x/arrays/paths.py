@@ -1,4 +1,4 @@
-"""Names of parameters: nested dicts ↔ '/'-joined paths."""
+"""Converts between nested dicts of parameters and '/'-joined paths."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ import jax
 
 
 def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns a tree's leaves by path, sorted by path.
+  """Returns the leaves of a nested dict by their paths.
 
   Args:
     tree: nested mapping with string keys; anything else is a leaf.
@@ -16,7 +16,7 @@ def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
     Dict from '/'-joined path to leaf, in sorted order of the paths.
 
   Raises:
-    ValueError: if a key is no string, or is empty, or holds a '/'.
+    ValueError: if a key is not a string, is empty, or holds a '/'.
 
   Example:
     >>> flatten({'b': {'scale': 2}, 'a': 1})
@@ -65,7 +65,7 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
       node = node.setdefault(key, {})
       if not isinstance(node, dict):
         raise ValueError(f'parameter path {path!r} goes through a parameter')
-    # Sorted, a path comes before those that go through it.
+    # In sorted order, a path comes before the paths that it is a prefix of.
     node[last] = flat[path]
   return tree
 
@@ -73,8 +73,8 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
 def named_leaves(tree: Any) -> dict[str, Any]:
   """Returns any pytree's leaves by path, in the order of `jax.tree.leaves`.
 
-  Unlike `flatten`, this also takes tuples, dataclasses and the other
-  containers that optax loops keep parameters in.
+  Unlike `flatten`, this also takes the other containers that users keep
+  parameters in, such as tuples and dataclasses.
 
   Args:
     tree: any pytree.
@@ -83,7 +83,8 @@ def named_leaves(tree: Any) -> dict[str, Any]:
     Dict from '/'-joined path to leaf.
 
   Raises:
-    ValueError: if two leaves get the same path, as {'a': {'b': 1}, 'a/b': 2}.
+    ValueError: if two leaves have the same path, as in
+      {'a': {'b': 1}, 'a/b': 2}.
 
   Example:
     >>> named_leaves({'a': 1, 'b': (2, 3)})

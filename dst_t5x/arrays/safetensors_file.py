@@ -1,8 +1,8 @@
-"""Our way of writing the safetensors container.
+"""Writes the safetensors container.
 
 The library's own writer needs all tensors in memory at once and orders the
-metadata at random. This one writes the same format from a stream of chunks, and
-the same content always gives the same bytes. Reading is left to the library.
+metadata at random. This module writes the same format from a stream of chunks,
+and the same content always gives the same bytes. The library does the reading.
 
 Source: https://github.com/huggingface/safetensors#format
 """
@@ -46,9 +46,9 @@ def stream(
   """Yields the bytes of a safetensors file.
 
   Args:
-    tensors: in the order in which their content is laid out. Chunks are only
-      asked for when their turn comes.
-    metadata: of the file.
+    tensors: tensors in the order in which their content is laid out. The
+      chunks of one are only asked for when its turn comes.
+    metadata: metadata of the file.
 
   Yields:
     Header, then the chunks as they come.
@@ -81,9 +81,9 @@ def write(
   """Writes a safetensors file atomically; see `stream`.
 
   Args:
-    path: the file.
-    tensors: in order.
-    metadata: of the file.
+    path: path of the file.
+    tensors: tensors in the order in which their content is laid out.
+    metadata: metadata of the file.
 
   Returns:
     Size of the file (bytes).
@@ -105,13 +105,13 @@ def open_safely(path: atomic.Path) -> safetensors.safe_open:
   """Opens a safetensors file, which checks its header.
 
   Args:
-    path: the file.
+    path: path of the file.
 
   Returns:
     The library's handle, to be used in a `with`.
 
   Raises:
-    ValueError: if it is no file, or no complete safetensors file.
+    ValueError: if there is no such file, or it is no complete safetensors file.
 
   Example:
     >>> open_safely('no/such/file.safetensors')

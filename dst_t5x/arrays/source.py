@@ -1,4 +1,7 @@
-"""What a checkpoint can do once it is opened, whatever its layout."""
+"""The protocol of an opened checkpoint that reads parameters by name.
+
+It says nothing about layouts; the room `seeds` has a class for each of them.
+"""
 
 from collections.abc import Collection, Mapping
 from typing import Any, Protocol
@@ -9,33 +12,33 @@ from dst_t5x.arrays import fingerprints
 
 
 class Source(Protocol):
-  """A checkpoint that was opened, and of which only the table was read.
+  """An opened checkpoint: its table of tensors was read, no parameter yet.
 
-  Names of parameters are our paths, such as 'encoder/layers_0/mlp/wo/kernel'.
+  Parameters have our paths as names, such as 'encoder/layers_0/mlp/wo/kernel'.
   """
 
   @property
   def location(self) -> str:
-    """What was opened, to open it again."""
+    """Path or URL that opens the same checkpoint again."""
     ...
 
   @property
   def layout(self) -> str:
-    """'t5x', 'orbax', 'hf' or 'dst_t5x'."""
+    """Name of the layout: 't5x', 'orbax', 'hf' or 'dst_t5x'."""
     ...
 
   @property
   def step(self) -> int | None:
-    """The checkpoint's own step, if it tells; counts pretraining."""
+    """The checkpoint's step, pretraining included; None if it has none."""
     ...
 
   @property
   def config(self) -> dict[str, Any] | None:
-    """The network's configuration, if the checkpoint tells."""
+    """The network's configuration; None if the checkpoint lacks it."""
     ...
 
   def specs(self) -> dict[str, jax.ShapeDtypeStruct]:
-    """Returns shape and dtype of every parameter, as they lie on the disk."""
+    """Returns the shape and dtype that every parameter has on the disk."""
     ...
 
   def read(
@@ -47,13 +50,13 @@ class Source(Protocol):
     """Reads parameters.
 
     Args:
-      shardings: where every parameter goes; each process then reads only what
-        its devices hold. None for NumPy arrays on the host.
-      dtype: what to cast to; None for the dtype on the disk.
-      names: which parameters; None for all.
+      shardings: sharding of every parameter, by name; each process then reads
+        only what its devices hold. None for NumPy arrays on the host.
+      dtype: dtype to cast to; None for the dtype on the disk.
+      names: names of the parameters to read; None for all.
 
     Returns:
-      `np.ndarray` or `jax.Array` by name, in sorted order.
+      `np.ndarray` or `jax.Array` by name, sorted by name.
 
     Raises:
       SeedError: if a name is unknown or lacks a sharding, or something is
@@ -66,14 +69,14 @@ class Source(Protocol):
   ) -> dict[str, fingerprints.TensorDigest]:
     """Hashes parameters, one at a time in the host's memory.
 
-    Several processes can share the names between them:
-    `fingerprints.combine` takes what they found together.
+    Several processes can share the work: each hashes some of the names, and
+    `fingerprints.combine` takes the digests of all of them.
 
     Args:
-      names: which parameters; None for all.
+      names: names of the parameters to hash; None for all.
 
     Returns:
-      Digests by name, of the bits on the disk.
+      Digests of the bits on the disk, by name.
 
     Raises:
       SeedError: if a name is unknown, or something is missing or damaged.

@@ -23,7 +23,7 @@ import numpy as np
 from dst_t5x.arrays import paths
 from dst_t5x.checkpoint import manifest as manifest_lib
 from dst_t5x.checkpoint.manifest import ManifestError
-from dst_t5x.seeds import folders, orbax_layout
+from dst_t5x.seeds import folders, orbax_items
 
 MANIFEST = 'state/manifest'
 
@@ -86,7 +86,7 @@ def open_checkpoint(location: str) -> DeltaCheckpoint | None:
     SeedError: if it cannot be read.
     ManifestError: if its manifest is damaged or too new.
   """
-  item = orbax_layout.item_of(location)
+  item = orbax_items.find(location)
   if item is None:
     return None
   shapes = _shapes(item, location)
@@ -187,7 +187,7 @@ def _shapes(item: str, location: str) -> dict[str, jax.ShapeDtypeStruct]:
   return {
     path: jax.ShapeDtypeStruct(tuple(leaf.shape or ()), np.dtype(leaf.dtype))
     for path, leaf in paths.flatten(
-      orbax_layout.metadata(item, location)
+      orbax_items.metadata(item, location)
     ).items()
     if getattr(leaf, 'dtype', None) is not None
   }
@@ -199,7 +199,7 @@ def _arrays(
   import orbax.checkpoint as ocp
 
   arguments: Any = {n: ocp.RestoreArgs(restore_type=np.ndarray) for n in names}
-  restored = orbax_layout.restore(item, paths.unflatten(arguments), location)
+  restored = orbax_items.restore(item, paths.unflatten(arguments), location)
   return paths.flatten(restored)
 
 

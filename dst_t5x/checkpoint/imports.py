@@ -19,7 +19,7 @@ from dst_t5x.core import plans, schedules, silos, thresholds
 from dst_t5x.core.methods import Method
 from dst_t5x.delta.file import container
 from dst_t5x.delta.types import DeltaError, SubsetDelta
-from dst_t5x.seeds import orbax_writing, targets
+from dst_t5x.seeds import orbax_items, targets
 from dst_t5x.seeds import sharded as seed_hook
 
 
@@ -72,7 +72,7 @@ def write(
   found = container.read(file, seed=read.params)
   delta.apply(read.params, found)  # checks all that can be checked
   step = (opened.step or 0) + found.info.step
-  targets.checkpoint(out, step)
+  targets.checkpoint_folder(out, step)
   flat = paths.flatten(read.params)
   about = _manifest(
     found,
@@ -84,7 +84,7 @@ def write(
       'fingerprint': read.fingerprint,
     },
   )
-  written = orbax_writing.write_state(
+  written = orbax_items.write(
     out, step, _state(found, step, manifest.to_bytes(about), os.fspath(file))
   )
   _check(found, written)

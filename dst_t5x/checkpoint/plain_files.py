@@ -76,7 +76,7 @@ def write_vllm(
   """Writes what vLLM's SparseWeightPatch holds, atomically.
 
   Hugging Face keeps the matrix of a linear map as [out, in] and we as
-  [in, out], so positions in them are turned.
+  [in, out], so positions in them are transposed.
 
   Args:
     delta: the delta of a T5 1.1.
@@ -109,14 +109,14 @@ def write_vllm(
       )
     theirs = table[name]
     positions, values = entry.positions, entry.values
-    if theirs.turned:
+    if theirs.transposed:
       rows, columns = np.divmod(positions, entry.shape[1])
       positions = columns * entry.shape[0] + rows
       order = np.argsort(positions)
       positions, values = positions[order], values[order]
     parts[f'{theirs.name}.indices'] = positions.astype(np.int32)
     parts[f'{theirs.name}.values'] = values
-    turn = -1 if theirs.turned else 1
+    turn = -1 if theirs.transposed else 1
     shapes[theirs.name] = list(entry.shape[::turn])
   return _write(path, parts, _about(delta, VLLM_FORMAT, shapes))
 

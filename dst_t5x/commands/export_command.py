@@ -7,9 +7,8 @@ T5X is not needed.
 import click
 
 from dst_t5x.commands import delta_files, shared_options
+from dst_t5x.seeds import layouts
 
-# As in `seed_layouts.writing`, which is not imported for `--help`.
-_LAYOUTS = ('t5x', 'orbax', 'hf', 'dst_t5x')
 _FILES = ('dst_t5x', 'plain', 'vllm')
 
 _seed_option = click.option(
@@ -115,9 +114,8 @@ def export(
   'layout',
   default='t5x',
   show_default=True,
-  type=click.Choice(_LAYOUTS),
-  help='Layout to write: T5X before Orbax, Orbax as T5X writes it, Hugging '
-  "Face, or dst-t5x's own.",
+  type=click.Choice(layouts.NAMES),
+  help=f'Layout to write: {layouts.TITLES}.',
 )
 @_seed_option
 @shared_options.json_option

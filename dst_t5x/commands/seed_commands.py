@@ -1,4 +1,4 @@
-"""`dst-t5x seed`: what a seed is, and the same seed in another layout."""
+"""`dst-t5x seed`: shows a seed, fingerprints it, converts it to a layout."""
 
 import contextlib
 import json
@@ -10,9 +10,7 @@ from typing import Any
 import click
 
 from dst_t5x.commands import shared_options
-
-# As in `seed_layouts.writing`, which is not imported for `--help`.
-_LAYOUTS = ('t5x', 'orbax', 'hf', 'dst_t5x')
+from dst_t5x.seeds import layouts
 
 
 @click.group()
@@ -34,7 +32,7 @@ def info(source: str, as_json: bool) -> None:
 
   opened = seeds.open_source(source)
   specs = opened.specs()
-  config, origin = _config(opened, specs)
+  network, origin = _network(opened, specs)
   sizes = {name: math.prod(spec.shape) for name, spec in specs.items()}
   about = {
     'seed': source,
@@ -46,7 +44,7 @@ def info(source: str, as_json: bool) -> None:
     'parameters': sum(sizes.values()),
     'bytes': sum(sizes[n] * spec.dtype.itemsize for n, spec in specs.items()),
     'dtypes': sorted({spec.dtype.name for spec in specs.values()}),
-    'network': config,
+    'network': network,
     'network_from': origin,
     'tensors': {
       name: {'dtype': spec.dtype.name, 'shape': list(spec.shape)}
@@ -77,12 +75,12 @@ def fingerprint(source: str, as_json: bool) -> None:
   with _progress('hashing', list(opened.specs()), quiet=as_json) as names:
     for name in names:
       digests |= opened.digests([name])
-  found = fingerprints.combine(digests)
+  combined = fingerprints.combine(digests)
   if as_json:
-    about = {'seed': source, 'layout': opened.layout, 'fingerprint': found}
+    about = {'seed': source, 'layout': opened.layout, 'fingerprint': combined}
     click.echo(json.dumps(about, indent=2))
   else:
-    click.echo(found)
+    click.echo(combined)
 
 
 @seed.command()
@@ -92,19 +90,19 @@ def fingerprint(source: str, as_json: bool) -> None:
   '--to',
   'layout',
   required=True,
-  type=click.Choice(_LAYOUTS),
-  help='Layout to write: T5X before Orbax, Orbax as T5X writes it, Hugging '
-  "Face, or dst-t5x's own.",
+  type=click.Choice(layouts.NAMES),
+  help=f'Layout to write: {layouts.TITLES}.',
 )
 @click.option(
   '--step',
   type=click.IntRange(min=0),
-  help="Step of a T5X or Orbax checkpoint; SOURCE's own, or 0, unless given.",
+  help='Step of the T5X or Orbax checkpoint to write; unless given, the step '
+  'of SOURCE, or 0 if it has none.',
 )
 @click.option(
   '--dtype',
   type=click.Choice(['float32', 'bfloat16', 'float16']),
-  help='Cast the parameters; exact copies unless given.',
+  help='Cast the parameters to this dtype; unless given, they keep every bit.',
 )
 @shared_options.json_option
 def convert(
@@ -115,7 +113,7 @@ def convert(
   dtype: str | None,
   as_json: bool,
 ) -> None:
-  """Write the seed SOURCE to OUT in another layout, and check it.
+  """Write the seed SOURCE to OUT in another layout, and check what was written.
 
   With --to t5x and --to orbax the result is OUT/checkpoint_<step>, or OUT
   itself if that is its name. Nothing is overwritten.
@@ -128,7 +126,7 @@ def convert(
   step = opened.step if step is None else step
   conversion.check_target(layout, out, step)
   specs = opened.specs()
-  config, origin = _config(opened, specs)
+  network, origin = _network(opened, specs)
   flat: dict[str, Any] = {}
   with _progress('reading', list(specs), quiet=as_json) as names:
     for name in names:
@@ -139,7 +137,7 @@ def convert(
     paths.unflatten(flat),
     out,
     step=step,
-    config=config,
+    config=network,
   )
   copy = seeds.open_source(written)
   with _progress('checking', list(copy.specs()), quiet=as_json) as names:
@@ -162,28 +160,31 @@ def convert(
     _print_fields(about)
 
 
-def _config(
+def _network(
   opened: Any, specs: Mapping[str, Any]
 ) -> tuple[dict[str, Any] | None, str | None]:
-  """Returns the network's configuration, and who says so."""
+  """Returns the configuration of a seed's network, and where it comes from.
+
+  It comes from the 'seed', or else from its 'shapes'; both are None if no
+  T5 1.1 has these shapes.
+  """
   from dst_t5x.seeds import network_shapes
   from dst_t5x.seeds.errors import SeedError
 
   if opened.config is not None:
     return opened.config, 'seed'
   try:
-    return network_shapes.from_shapes(
-      specs, opened.location
-    ).to_dict(), 'shapes'
+    network = network_shapes.from_shapes(specs, opened.location)
   except SeedError:
     return None, None
+  return network.to_dict(), 'shapes'
 
 
 @contextlib.contextmanager
 def _progress(
-  what: str, names: Sequence[str], *, quiet: bool
+  action: str, names: Sequence[str], *, quiet: bool
 ) -> Iterator[Iterator[str]]:
-  """Yields the names one by one under a bar, which only a terminal gets."""
+  """Yields an iterator over names; a terminal shows a bar of its progress."""
   import rich.console
   import rich.progress
 
@@ -191,7 +192,7 @@ def _progress(
   with rich.progress.Progress(
     console=console, disable=quiet or not console.is_terminal, transient=True
   ) as bar:
-    yield iter(bar.track(names, description=what))
+    yield iter(bar.track(names, description=action))
 
 
 def _print_fields(fields: Mapping[str, Any]) -> None:

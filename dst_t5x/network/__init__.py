@@ -27,14 +27,14 @@ __all__ = [
 
 # The module of each name. Flax is slow to import, and a config does without.
 _HOMES = {
-  'Decoded': 'decoding',
-  'LossMetrics': 'token_loss',
-  'NetworkConfig': 'network_config',
-  'decode': 'decoding',
-  'init_params': 'transformer',
-  'logits': 'transformer',
-  'loss': 'token_loss',
-  'param_shapes': 'transformer',
+  'Decoded': '.decoding',
+  'LossMetrics': '.token_loss',
+  'NetworkConfig': '.network_config',
+  'decode': '.decoding',
+  'init_params': '.transformer',
+  'logits': '.transformer',
+  'loss': '.token_loss',
+  'param_shapes': '.transformer',
 }
 
 __getattr__, __dir__ = late_names.load_late(__name__, _HOMES)

@@ -1,68 +1,36 @@
-"""Writing any layout by its name."""
+"""Writes a seed in any layout, chosen by the layout's name."""
 
 import os
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
-from dst_t5x.seeds import (
-  orbax_layout,
-  orbax_writing,
-  own_file,
-  own_layout,
-  t5x_legacy,
-  targets,
-)
-from dst_t5x.seeds.errors import SeedError
-from dst_t5x.seeds.hugging_face import model_folder, model_writing
-
-
-class Writer(Protocol):
-  """What every layout's `write` is."""
-
-  def __call__(
-    self,
-    params: Mapping[str, Any],
-    path: str | os.PathLike[str],
-    *,
-    step: int | None = None,
-    config: Mapping[str, Any] | None = None,
-  ) -> str:
-    """Writes parameters and returns where they are."""
-    ...
-
-
-WRITERS: Mapping[str, Writer] = {
-  t5x_legacy.LAYOUT: t5x_legacy.write,
-  orbax_layout.LAYOUT: orbax_writing.write,
-  model_folder.LAYOUT: model_writing.write,
-  own_layout.LAYOUT: own_layout.write,
-}
+from dst_t5x.seeds import layouts, targets
 
 
 def check_target(
   layout: str, path: str | os.PathLike[str], step: int | None = None
 ) -> None:
-  """Raises if `write` could not write there, before the work for it is done.
+  """Raises if `write` could not write there, before any work is done for it.
 
   Args:
-    layout: 't5x', 'orbax', 'hf' or 'dst_t5x'.
-    path: where to.
-    step: of the checkpoint.
+    layout: one of `layouts.NAMES`.
+    path: where the seed will be written; see `write`.
+    step: step of the checkpoint, for layouts that have one.
 
   Raises:
-    SeedError: if there is no such layout, or something is there already.
+    SeedError: if there is no such layout, or something is there already, or
+      the name does not suit the layout.
 
   Example:
     >>> check_target('t5x', 'no/such/folder', 7)
   """
-  if layout not in WRITERS:
-    raise SeedError(f'no layout {layout!r}; there are {", ".join(WRITERS)}')
-  if layout in (t5x_legacy.LAYOUT, orbax_layout.LAYOUT):
-    targets.checkpoint(path, step)
-  else:
-    targets.local(path)
-  if layout == own_layout.LAYOUT:
-    own_file.check_name(path)
+  match layouts.by_name(layout).written_as:
+    case 'checkpoint':
+      targets.checkpoint_folder(path, step)
+    case 'folder':
+      targets.free_path(path)
+    case 'file':
+      targets.seed_file(path)
 
 
 def write(
@@ -76,19 +44,20 @@ def write(
   """Writes a seed in the layout of that name, all of it or nothing.
 
   Args:
-    layout: 't5x', 'orbax', 'hf' or 'dst_t5x'.
+    layout: one of `layouts.NAMES`: 't5x', 'orbax', 'hf' or 'dst_t5x'.
     params: nested dict of NumPy or JAX arrays.
-    path: where to; 't5x' and 'orbax' make the folder `checkpoint_<step>` in
-      it, unless that is its name.
-    step: of the checkpoint, for layouts that have one.
-    config: the network's configuration, for layouts that have one.
+    path: where to write it; 't5x' and 'orbax' make the folder
+      `checkpoint_<step>` in it, unless that is its name.
+    step: step of the checkpoint, for layouts that have one.
+    config: the network's configuration (JSON types), for layouts that have
+      one.
 
   Returns:
-    Where the seed is.
+    The path of the seed that was written.
 
   Raises:
     SeedError: if there is no such layout, something is at the path already, or
-      the layout cannot hold it.
+      the layout cannot hold the parameters.
     OSError: if it cannot be written.
 
   Example:
@@ -100,4 +69,5 @@ def write(
     'checkpoint_7'
   """
   check_target(layout, path, step)
-  return WRITERS[layout](params, path, step=step, config=config)
+  writer = layouts.by_name(layout).load_writer()
+  return writer.write(params, path, step=step, config=config)

@@ -1,7 +1,7 @@
-"""Folders of checkpoints, on this machine or behind a URL.
+"""Files and checkpoints in folders, on this machine or behind a URL.
 
-TensorStore reads all of them (gs://, s3://, http://, file://), with the same
-drivers that then read the tensors; a path without '://' needs none of it.
+Behind a URL (gs://, s3://, http://, file://) they are read by TensorStore, with
+the drivers that then read the tensors. A path without '://' does not need it.
 """
 
 import os
@@ -32,7 +32,7 @@ def join(location: str, name: str) -> str:
 
   Args:
     location: path or URL of the folder.
-    name: of what is in it, may hold '/'.
+    name: name of what is in it; may hold '/'.
 
   Returns:
     Path or URL.
@@ -45,13 +45,13 @@ def join(location: str, name: str) -> str:
 
 
 def kvstore(location: str) -> Any:
-  """Returns how TensorStore names a folder.
+  """Returns a folder as a TensorStore spec names it (its key-value store).
 
   Args:
     location: path or URL of the folder.
 
   Returns:
-    A URL or a JSON object, as a TensorStore spec takes it.
+    A URL, or a JSON object for a local path.
 
   Example:
     >>> kvstore('gs://bucket/t5')
@@ -64,14 +64,14 @@ def kvstore(location: str) -> Any:
 
 
 def read_file(location: str, name: str) -> bytes | None:
-  """Returns what a file in a folder holds.
+  """Returns the content of a file in a folder.
 
   Args:
     location: path or URL of the folder.
-    name: of the file, may hold '/'.
+    name: name of the file; may hold '/'.
 
   Returns:
-    Its content; None if there is no such file.
+    The content; None if there is no such file.
 
   Raises:
     SeedError: if it cannot be read.
@@ -87,14 +87,33 @@ def read_file(location: str, name: str) -> bytes | None:
     except OSError as error:
       raise SeedError(f'cannot read {path}: {error}') from error
   try:
-    found = _open(location).read(name).result()
+    result = _open(location).read(name).result()
   except (ValueError, OSError, NotImplementedError) as error:
     raise SeedError(f'cannot read {join(location, name)}: {error}') from error
-  return bytes(found.value) if found.state == 'value' else None
+  return bytes(result.value) if result.state == 'value' else None
+
+
+def step_of(name: str) -> int | None:
+  """Returns the step that the name of a checkpoint's folder tells.
+
+  Args:
+    name: name of the folder, without its path.
+
+  Returns:
+    The step; None if it is not the name of a checkpoint.
+
+  Example:
+    >>> step_of('checkpoint_1000'), step_of('checkpoint_best')
+    (1000, None)
+  """
+  prefix, _, number = name.rpartition('_')
+  if prefix == 'checkpoint' and number.isascii() and number.isdigit():
+    return int(number)
+  return None
 
 
 def checkpoint_names(location: str) -> list[str]:
-  """Returns the checkpoints in a folder by their names, the oldest first.
+  """Returns the names of the checkpoints in a folder, the oldest first.
 
   Args:
     location: path or URL of the folder.
@@ -116,18 +135,15 @@ def checkpoint_names(location: str) -> list[str]:
       if path.is_dir()
       else set()
     )
-  steps = {}
-  for name in names:
-    prefix, _, number = name.rpartition('_')
-    if prefix == 'checkpoint' and number.isascii() and number.isdigit():
-      steps[name] = int(number)
-  return sorted(steps, key=steps.__getitem__)
+  steps = {name: step_of(name) for name in names}
+  known = {name: step for name, step in steps.items() if step is not None}
+  return sorted(known, key=known.__getitem__)
 
 
 def _open(location: str) -> Any:
   import tensorstore as ts
 
-  # By default it tries for many minutes; a wrong name should be told at once.
+  # By default it retries for many minutes; a wrong name should fail at once.
   retries = {'max_retries': 3, 'initial_delay': '500ms', 'max_delay': '2s'}
   context = ts.Context(
     {f'{kind}_request_retries': retries for kind in ('gcs', 's3', 'http')}
@@ -139,9 +155,9 @@ def _remote_names(location: str) -> set[str]:
   import tensorstore as ts
 
   prefix = 'checkpoint_'
-  only = ts.KvStore.KeyRange(prefix, prefix + '\x7f')
+  only_checkpoints = ts.KvStore.KeyRange(prefix, prefix + '\x7f')
   try:
-    keys = _open(location).list(only).result()
+    keys = _open(location).list(only_checkpoints).result()
   except (ValueError, OSError, NotImplementedError):
     return set()  # plain web servers cannot list
   return {key.decode(errors='replace').split('/')[0] for key in keys}

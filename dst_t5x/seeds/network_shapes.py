@@ -1,4 +1,4 @@
-"""What network a checkpoint belongs to, by its tensors alone."""
+"""Infers the configuration of a network from the shapes of its parameters."""
 
 from collections.abc import Mapping
 
@@ -9,20 +9,21 @@ from dst_t5x.seeds.tensor_reading import Specs
 
 
 def from_shapes(specs: Specs, location: str) -> NetworkConfig:
-  """Returns the T5 1.1 network that has tensors of these shapes.
+  """Returns the configuration of the T5 1.1 network with these parameters.
 
-  Shapes do not tell everything: two gates are taken for T5 1.1's gated GELU,
-  one for T5's ReLU, and dropout for none.
+  Shapes do not determine everything. A feed-forward module with two gates is
+  taken for the gated GELU of T5 1.1, one with a single gate for the ReLU of T5;
+  the dropout rate is taken to be 0.
 
   Args:
     specs: shapes by path.
-    location: of the seed, for errors.
+    location: location of the seed, for errors.
 
   Returns:
-    The network.
+    The configuration.
 
   Raises:
-    SeedError: if no such network has these tensors.
+    SeedError: if no such network has these parameters.
 
   Example:
     >>> from dst_t5x.network.transformer import param_shapes
@@ -57,15 +58,16 @@ def from_shapes(specs: Specs, location: str) -> NetworkConfig:
 
 
 def check(config: NetworkConfig, specs: Specs, location: str) -> None:
-  """Raises unless a network has just these tensors.
+  """Raises unless a network has exactly these parameters.
 
   Args:
-    config: of the network.
+    config: configuration of the network.
     specs: shapes by path.
-    location: of the seed, for errors.
+    location: location of the seed, for errors.
 
   Raises:
-    SeedError: naming the first that is missing, extra or of another shape.
+    SeedError: naming the first parameter that is missing, extra or of another
+      shape, and how many more there are.
 
   Example:
     >>> check(NetworkConfig(8, 4, 1, 1, 1, 4, 8), {}, 'here')
@@ -74,13 +76,13 @@ def check(config: NetworkConfig, specs: Specs, location: str) -> None:
     dst_t5x.seeds.errors.SeedError: here does not fit T5 1.1: it \
     lacks 'decoder/decoder_norm/scale' (and 28 more)
   """
-  wanted = {k: entry.shape for k, entry in names_of.table(config).items()}
+  expected = {k: entry.shape for k, entry in names_of.table(config).items()}
   problems = [
-    *(f'lacks {name!r}' for name in wanted if name not in specs),
-    *(f'has {name!r}, too' for name in specs if name not in wanted),
+    *(f'lacks {name!r}' for name in expected if name not in specs),
+    *(f'has {name!r}, too' for name in specs if name not in expected),
     *(
       f'has {name!r} in shape {specs[name].shape} instead of {shape}'
-      for name, shape in wanted.items()
+      for name, shape in expected.items()
       if name in specs and specs[name].shape != shape
     ),
   ]

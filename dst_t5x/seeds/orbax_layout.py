@@ -1,4 +1,4 @@
-"""Orbax checkpoints: those of T5X, and plain trees of parameters.
+"""The layout of Orbax: checkpoints of T5X, and plain trees of parameters.
 
 T5X keeps the parameters under `target` of the item `state`, beside the state of
 the optimizer, which is never read here.
@@ -7,30 +7,26 @@ the optimizer, which is never read here.
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
 from dst_t5x.arrays import dtypes, fingerprints, paths
-from dst_t5x.seeds import folders, tensor_reading
+from dst_t5x.seeds import layouts, orbax_items, targets, tensor_reading
 from dst_t5x.seeds.errors import SeedError
 
-LAYOUT = 'orbax'
-# Where an item may lie in a checkpoint: itself, T5X's, Orbax's own.
-ITEMS = ('', 'state', 'default', 'params', 'items')
-# Where the parameters may lie in an item, and the step beside them.
-_PREFIXES = (('target', ('state', 'step')), ('params', ('step',)))
-_FILES = ('_METADATA', 'manifest.ocdbt')
+# Key above the parameters in an item, and the keys of the step beside it.
+_KEYS = (('target', ('state', 'step')), ('params', ('step',)))
 
 
 @dataclasses.dataclass(frozen=True)
 class OrbaxSource:
-  """An opened Orbax checkpoint; see `source.Source`.
+  """An opened Orbax checkpoint; see `arrays.source.Source`.
 
   Attributes:
-    item: the folder of the item that holds the parameters.
+    item: path or URL of the item that holds the parameters.
     prefix: keys of the item's tree above the parameters.
     tensors: shape and dtype by path.
   """
@@ -40,7 +36,7 @@ class OrbaxSource:
   prefix: tuple[str, ...]
   tensors: Mapping[str, jax.ShapeDtypeStruct]
   step: int | None
-  layout: str = LAYOUT
+  layout: str = layouts.ORBAX.name
   config: dict[str, Any] | None = None
 
   def specs(self) -> dict[str, jax.ShapeDtypeStruct]:
@@ -53,7 +49,7 @@ class OrbaxSource:
     dtype: Any = None,
     names: Collection[str] | None = None,
   ) -> dict[str, Any]:
-    """Reads parameters; see `source.Source`."""
+    """Reads parameters; see `arrays.source.Source`."""
     import orbax.checkpoint as ocp
 
     wanted = tensor_reading.check_names(self.tensors, names, self.location)
@@ -75,7 +71,7 @@ class OrbaxSource:
   def digests(
     self, names: Collection[str] | None = None
   ) -> dict[str, fingerprints.TensorDigest]:
-    """Hashes parameters one by one; see `source.Source`."""
+    """Hashes parameters one by one; see `arrays.source.Source`."""
     wanted = tensor_reading.check_names(self.tensors, names, self.location)
     return {
       name: fingerprints.digest(self.read(names=[name])[name], name)
@@ -85,22 +81,38 @@ class OrbaxSource:
   def _restore(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
     if not arguments:
       return {}
-    nested = _under(self.prefix, paths.unflatten(arguments))
-    restored = restore(self.item, nested, self.location)
+    nested = _nested_under(self.prefix, paths.unflatten(arguments))
+    restored = orbax_items.restore(self.item, nested, self.location)
     for key in self.prefix:
       restored = restored[key]
     return paths.flatten(restored)
+
+
+def is_here(location: str) -> bool:
+  """Returns whether a folder is an Orbax checkpoint, or an item of one.
+
+  Args:
+    location: path or URL.
+
+  Returns:
+    Whether it is.
+
+  Example:
+    >>> is_here('no/such/folder')
+    False
+  """
+  return orbax_items.find(location) is not None
 
 
 def open_source(location: str) -> OrbaxSource:
   """Opens an Orbax checkpoint.
 
   Args:
-    location: of a checkpoint, such as T5X's `checkpoint_1000`, or of one item
-      in it; path or URL.
+    location: path or URL of a checkpoint, such as T5X's `checkpoint_1000`, or
+      of one item in it.
 
   Returns:
-    The source.
+    The opened seed.
 
   Raises:
     SeedError: if there is none, or it holds no parameters.
@@ -112,78 +124,68 @@ def open_source(location: str) -> OrbaxSource:
     dst_t5x.seeds.errors.SeedError: no/such/folder is no Orbax \
     checkpoint: it lacks _METADATA
   """
-  found = item_of(location)
-  if found is None:
+  item = orbax_items.find(location)
+  if item is None:
     raise SeedError(f'{location} is no Orbax checkpoint: it lacks _METADATA')
-  tree = metadata(found, location)
+  tree = orbax_items.metadata(item, location)
   if 'manifest' in (tree.get('state') or ()):
     raise SeedError(
       f'{location} is a delta checkpoint, not a seed: give the seed that it '
       'was trained from, or write the whole model with dst-t5x delta merge'
     )
-  prefix, step_at = (), ('step',)
-  for name, step_path in _PREFIXES:
-    if isinstance(tree.get(name), Mapping):
-      prefix, step_at = (name,), step_path
-      break
-  target = tree[prefix[0]] if prefix else tree
-  return OrbaxSource(
-    location,
-    found,
-    prefix,
-    _specs(target, location),
-    _step(found, tree, step_at, location) if prefix else None,
-  )
+  for key, step_keys in _KEYS:
+    if isinstance(tree.get(key), Mapping):
+      specs = _specs(tree[key], location)
+      step = _step(item, tree, step_keys, location)
+      return OrbaxSource(location, item, (key,), specs, step)
+  return OrbaxSource(location, item, (), _specs(tree, location), None)
 
 
-def item_of(location: str) -> str | None:
-  """Returns the item of an Orbax checkpoint that can hold parameters.
+def write(
+  params: Mapping[str, Any],
+  path: str | os.PathLike[str],
+  *,
+  step: int | None = None,
+  config: Mapping[str, Any] | None = None,
+) -> str:
+  """Writes a checkpoint that T5X restores, all of it or nothing.
 
-  Args:
-    location: of the checkpoint, or of the item itself.
-
-  Returns:
-    Path or URL of the item's folder; None if there is none.
-
-  Example:
-    >>> item_of('no/such/checkpoint') is None
-    True
-  """
-  for item in ITEMS:
-    folder = folders.join(location, item) if item else location
-    if any(folders.read_file(folder, name) is not None for name in _FILES):
-      return folder
-  return None
-
-
-def metadata(item: str, location: str) -> Mapping[str, Any]:
-  """Returns what an item holds, nested, with shapes and dtypes as leaves.
+  It holds no optimizer state. To train from it, T5X must start with a new one:
+  `utils.RestoreCheckpointConfig` with `fallback_to_scratch = True` and
+  `assignment_map = ((r'state/param_states.*', None),)`.
 
   Args:
-    item: its folder.
-    location: of the checkpoint, for errors.
+    params: nested dict of NumPy or JAX arrays.
+    path: `…/checkpoint_<step>`, or the folder in which to make it.
+    step: step of the checkpoint; None for the one in the name, or 0.
+    config: ignored, as this layout has no place for it.
 
   Returns:
-    Nested dict.
+    Path of the checkpoint.
 
   Raises:
-    SeedError: if it cannot be read, or holds no dictionary.
+    SeedError: if something is there already, or cannot be stored.
+    OSError: if it cannot be written.
+
+  Example:
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as d:
+    ...   where = write({'a': np.ones(2)}, f'{d}/checkpoint_7')
+    ...   open_source(where).step
+    7
   """
-  tree = _guarded(lambda handler, path: handler.metadata(path), item, location)
-  tree = getattr(tree, 'tree', tree)
-  if not isinstance(tree, Mapping) or not tree:
-    raise SeedError(
-      f'the seed {location} holds a {type(tree).__name__} instead of a '
-      'dictionary of parameters'
-    )
-  return tree
+  del config
+  arrays = targets.host_arrays(params, path)
+  _, step = targets.checkpoint_folder(path, step)
+  state = {'target': paths.unflatten(arrays), 'state': {'step': np.int32(step)}}
+  return orbax_items.write(path, step, state)
 
 
 def _specs(
-  target: Mapping[str, Any], location: str
+  tree: Mapping[str, Any], location: str
 ) -> dict[str, jax.ShapeDtypeStruct]:
   try:
-    flat = paths.flatten(target)
+    flat = paths.flatten(tree)
   except ValueError as error:
     raise SeedError(f'the seed {location}: {error}') from error
   specs = {}
@@ -211,57 +213,11 @@ def _step(
   if leaf is None:
     return None
   argument: Any = ocp.RestoreArgs(restore_type=np.ndarray)
-  value = restore(item, _under(keys, argument), location)
+  step = orbax_items.restore(item, _nested_under(keys, argument), location)
   for key in keys:
-    value = value[key]
-  return int(np.asarray(value))
+    step = step[key]
+  return int(np.asarray(step))
 
 
-def restore(item: str, arguments: Mapping[str, Any], location: str) -> Any:
-  """Reads a part of an item.
-
-  Args:
-    item: its folder.
-    arguments: Orbax's restore arguments, nested as the part to read.
-    location: of the checkpoint, for errors.
-
-  Returns:
-    Arrays, nested as the arguments.
-
-  Raises:
-    SeedError: if it cannot be read.
-  """
-  import orbax.checkpoint as ocp
-
-  args = ocp.args.PyTreeRestore(
-    item=jax.tree.map(lambda _: 0, arguments),
-    restore_args=arguments,
-    partial_restore=True,
-  )
-  return _guarded(
-    lambda handler, path: handler.restore(path, args=args), item, location
-  )
-
-
-def _guarded(
-  action: Callable[[Any, Any], Any], item: str, location: str
-) -> Any:
-  import orbax.checkpoint as ocp
-  from etils import epath
-
-  handler = ocp.PyTreeCheckpointHandler()
-  try:
-    # Orbax takes no relative path.
-    path = item if folders.is_remote(item) else os.path.abspath(item)
-    return action(handler, epath.Path(path))
-  # Damaged files fail in Orbax, TensorStore, JSON or asyncio.
-  except Exception as error:
-    raise SeedError(
-      f'cannot read the seed {location}: {type(error).__name__}: {error}'
-    ) from error
-  finally:
-    handler.close()
-
-
-def _under(prefix: tuple[str, ...], tree: Any) -> Any:
-  return functools.reduce(lambda t, key: {key: t}, reversed(prefix), tree)
+def _nested_under(keys: tuple[str, ...], tree: Any) -> Any:
+  return functools.reduce(lambda t, key: {key: t}, reversed(keys), tree)

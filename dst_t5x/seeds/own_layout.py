@@ -1,4 +1,4 @@
-"""Our own layout: one safetensors file, a tensor for every parameter.
+"""The layout of dst-t5x: one safetensors file, a tensor for every parameter.
 
 Metadata: `format` = `dst_t5x.seed`, `version` = `1`, `fingerprint` of the
 parameters, `config` (JSON) if the network is known, `step` if one is known.
@@ -6,26 +6,35 @@ parameters, `config` (JSON) if the network is known, `step` if one is known.
 
 import dataclasses
 import json
+import math
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
-from dst_t5x.arrays import fingerprints, paths, safetensors_file
-from dst_t5x.seeds import own_file, safetensors_parts, targets, tensor_reading
-from dst_t5x.seeds.errors import SeedError
+from dst_t5x.arrays import atomic, fingerprints, paths, safetensors_file
+from dst_t5x.seeds import (
+  folders,
+  layouts,
+  safetensors_parts,
+  targets,
+  tensor_reading,
+)
+from dst_t5x.seeds.errors import NotThisLayoutError, SeedError
 
-LAYOUT = 'dst_t5x'
+_FORMAT = 'dst_t5x.seed'
+_VERSION = '1'
 
 
 @dataclasses.dataclass(frozen=True)
 class OwnSource:
-  """An opened file of our own; see `source.Source`.
+  """An opened seed of this layout; see `arrays.source.Source`.
 
   Attributes:
-    file: where it lies; differs from the location for a bundled seed.
-    fingerprint: that it was written with.
+    file: path of the file; differs from the location for the bundled seed.
+    fingerprint: the fingerprint that it was written with.
   """
 
   location: str
@@ -34,7 +43,7 @@ class OwnSource:
   fingerprint: str | None
   config: dict[str, Any] | None
   step: int | None
-  layout: str = LAYOUT
+  layout: str = layouts.OWN.name
 
   def specs(self) -> dict[str, jax.ShapeDtypeStruct]:
     """Returns shape and dtype of every parameter."""
@@ -46,17 +55,15 @@ class OwnSource:
     dtype: Any = None,
     names: Collection[str] | None = None,
   ) -> dict[str, Any]:
-    """Reads parameters; see `source.Source`.
+    """Reads parameters; see `arrays.source.Source`.
 
-    The fingerprint is not checked, as a part of the file does not tell it;
-    `seeds.read` does check it.
+    The fingerprint is not checked, as that needs the whole file; `seeds.read`
+    checks it.
     """
-    with safetensors_parts.opened(self.file, self.location) as handle:
+    with safetensors_parts.reader(self.file, self.location) as read_part:
       return tensor_reading.read(
         self.tensors,
-        lambda name, at: safetensors_parts.part(
-          handle, name, at, self.location
-        ),
+        read_part,
         location=self.location,
         shardings=shardings,
         dtype=dtype,
@@ -66,40 +73,59 @@ class OwnSource:
   def digests(
     self, names: Collection[str] | None = None
   ) -> dict[str, fingerprints.TensorDigest]:
-    """Hashes parameters one by one; see `source.Source`."""
-    with safetensors_parts.opened(self.file, self.location) as handle:
+    """Hashes parameters one by one; see `arrays.source.Source`."""
+    with safetensors_parts.reader(self.file, self.location) as read_part:
       return tensor_reading.digests(
         self.tensors,
-        lambda name, at: safetensors_parts.part(
-          handle, name, at, self.location
-        ),
+        read_part,
         location=self.location,
         names=names,
       )
 
 
-def open_source(file: str, location: str | None = None) -> OwnSource:
-  """Opens a file of our own.
+def is_here(location: str) -> bool:
+  """Returns whether a seed of this layout can lie at a place.
 
   Args:
-    file: the file.
-    location: what the user called it, if not that.
+    location: path or URL.
 
   Returns:
-    The source.
+    True for any file of this machine; `open_source` looks into it.
+
+  Example:
+    >>> is_here('no/such/seed.safetensors')
+    False
+  """
+  return not folders.is_remote(location) and os.path.isfile(location)
+
+
+def open_source(file: str, location: str | None = None) -> OwnSource:
+  """Opens a seed of this layout.
+
+  Args:
+    file: path of the file.
+    location: what the user called it, if not by its path.
+
+  Returns:
+    The opened seed.
 
   Raises:
-    SeedError: if it is none, or damaged.
+    NotThisLayoutError: if it is no safetensors file, or one of another format.
+    SeedError: if it is damaged, or of a version that is not read.
 
   Example:
     >>> open_source('no/such/seed.safetensors')
     Traceback (most recent call last):
     ...
-    dst_t5x.seeds.errors.SeedError: cannot read the seed: \
-    no/such/seed.safetensors: no such file
+    dst_t5x.seeds.errors.NotThisLayoutError: cannot read the seed: \
+no/such/seed.safetensors: no such file
   """
   location = location or file
-  with safetensors_parts.opened(file, location) as handle:
+  try:
+    opened = safetensors_parts.opened(file, location)
+  except SeedError as error:
+    raise NotThisLayoutError(str(error)) from error
+  with opened as handle:
     metadata = handle.metadata() or {}
     _check_metadata(metadata, location)
     tensors = safetensors_parts.specs(handle, location)
@@ -127,8 +153,8 @@ def write(
 
   Args:
     params: nested dict of NumPy or JAX arrays.
-    path: the file, ending in .safetensors.
-    step: of the checkpoint, if one is known.
+    path: path of the file, ending in .safetensors.
+    step: step of the checkpoint, if one is known.
     config: the network's configuration (JSON types), or None.
     overwrite: whether to replace what is there.
 
@@ -142,50 +168,94 @@ def write(
 
   Example:
     >>> import tempfile
-    >>> import numpy as np
     >>> with tempfile.TemporaryDirectory() as d:
     ...   file = os.path.join(d, 'a.safetensors')
     ...   open_source(write({'scale': np.ones(2)}, file, step=7)).step
     7
   """
-  location = own_file.check_name(path)
-  if not overwrite:
-    targets.local(path)
+  location = targets.seed_file(path, overwrite=overwrite)
   try:
-    digests = {
-      name: fingerprints.digest(leaf, name)
-      for name, leaf in paths.flatten(params).items()
-    }
-    metadata = own_file.describe(fingerprints.combine(digests), step, config)
     flat = paths.flatten(params)
-    safetensors_file.write(
-      path,
-      own_file.tensors(flat, lambda name: _chunks(flat[name], name)),
-      metadata,
+    digests = {k: fingerprints.digest(leaf, k) for k, leaf in flat.items()}
+    content = file_bytes(
+      flat,
+      lambda name: _chunks(flat[name], name),
+      fingerprint=fingerprints.combine(digests),
+      step=step,
+      config=config,
     )
-  except SeedError:
-    raise
+    atomic.write_bytes(path, content)
   except (TypeError, ValueError) as error:
     raise SeedError(f'{location}: cannot be written: {error}') from error
   return location
 
 
+def file_bytes(
+  specs: Mapping[str, Any],
+  chunks: Callable[[str], Iterator[memoryview]],
+  *,
+  fingerprint: str,
+  step: int | None = None,
+  config: Mapping[str, Any] | None = None,
+) -> Iterator[atomic.Bytes]:
+  """Returns the bytes of a file of this layout, made as they are asked for.
+
+  Args:
+    specs: something with a shape and a dtype for every path.
+    chunks: returns the bytes of a parameter when its turn comes.
+    fingerprint: fingerprint of the parameters.
+    step: step of the checkpoint, if one is known.
+    config: the network's configuration (JSON types), or None.
+
+  Returns:
+    An iterator over the header and then the parameters.
+
+  Raises:
+    ValueError: if the configuration is no JSON.
+
+  Example:
+    >>> from dst_t5x.arrays.fingerprints import little_endian_chunks
+    >>> one = np.ones(1)
+    >>> content = file_bytes(
+    ...   {'a': one}, lambda _: little_endian_chunks(one), fingerprint='…'
+    ... )
+    >>> len(b''.join(content))
+    152
+  """
+  metadata = {'format': _FORMAT, 'version': _VERSION}
+  metadata['fingerprint'] = fingerprint
+  if config is not None:
+    metadata['config'] = json.dumps(dict(config), allow_nan=False)
+  if step is not None:
+    metadata['step'] = str(step)
+  tensors = []
+  for name, spec in specs.items():
+    dtype, shape = np.dtype(spec.dtype), tuple(spec.shape)
+    size = dtype.itemsize * math.prod(shape)
+    tensors.append(
+      safetensors_file.Tensor(name, dtype.name, shape, size, chunks(name))
+    )
+  # Wide dtypes first, so that every tensor is aligned in a memory map.
+  tensors.sort(key=lambda t: (-np.dtype(specs[t.name].dtype).itemsize, t.name))
+  return safetensors_file.stream(tensors, metadata)
+
+
 def _check_metadata(metadata: Mapping[str, str], location: str) -> None:
-  found = metadata.get('format')
-  if found == 'dst_t5x.delta':
-    raise SeedError(
+  file_format = metadata.get('format')
+  if file_format == 'dst_t5x.delta':
+    raise NotThisLayoutError(
       f'{location} is a delta, not a seed: give the seed that it was made '
       'from, and apply the delta to it'
     )
-  if found != own_file.FORMAT:
-    raise SeedError(
-      f'{location} is a safetensors file of another format ({found!r})'
+  if file_format != _FORMAT:
+    raise NotThisLayoutError(
+      f'{location} is a safetensors file of another format ({file_format!r})'
     )
   version = metadata.get('version')
-  if version != own_file.VERSION:
+  if version != _VERSION:
     raise SeedError(
       f'{location} is a seed of version {version!r}; this release reads '
-      f'version {own_file.VERSION}'
+      f'version {_VERSION}'
     )
 
 

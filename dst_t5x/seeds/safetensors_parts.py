@@ -1,5 +1,7 @@
-"""Tables and parts of tensors in safetensors files, ours or others'."""
+"""Shapes, and parts of tensors, read from safetensors files of any origin."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -9,15 +11,15 @@ import safetensors
 from dst_t5x.arrays import safetensors_file
 from dst_t5x.arrays.dtypes import BY_CODE
 from dst_t5x.seeds.errors import SeedError
-from dst_t5x.seeds.tensor_reading import Index
+from dst_t5x.seeds.tensor_reading import Index, ReadPart
 
 
 def opened(file: str, location: str) -> safetensors.safe_open:
   """Opens a safetensors file.
 
   Args:
-    file: the file.
-    location: what the user called it.
+    file: path of the file.
+    location: what the user called the seed, for errors.
 
   Returns:
     The library's handle, to be used in a `with`.
@@ -35,22 +37,22 @@ def opened(file: str, location: str) -> safetensors.safe_open:
   try:
     return safetensors_file.open_safely(file)
   except ValueError as error:
-    what = '' if file == location else f' {location}'
-    raise SeedError(f'cannot read the seed{what}: {error}') from error
+    seed = 'the seed' if file == location else f'the seed {location}'
+    raise SeedError(f'cannot read {seed}: {error}') from error
 
 
 def specs(handle: Any, location: str) -> dict[str, jax.ShapeDtypeStruct]:
   """Returns shape and dtype of every tensor in an open file.
 
   Args:
-    handle: the library's.
-    location: of the seed, for errors.
+    handle: the library's handle of it; see `opened`.
+    location: location of the seed, for errors.
 
   Returns:
     Shapes by name, sorted.
 
   Raises:
-    SeedError: if a dtype is none that seeds have.
+    SeedError: if a tensor has a dtype that seeds cannot have.
 
   Example:
     >>> from dst_t5x import seeds
@@ -59,7 +61,7 @@ def specs(handle: Any, location: str) -> dict[str, jax.ShapeDtypeStruct]:
     ...   specs(handle, 'bundled')['token_embedder/embedding'].shape
     (384, 96)
   """
-  found = {}
+  shapes = {}
   for name in sorted(handle.keys()):
     tensor = handle.get_slice(name)
     code = tensor.get_dtype()
@@ -69,18 +71,18 @@ def specs(handle: Any, location: str) -> dict[str, jax.ShapeDtypeStruct]:
         + ', '.join(BY_CODE)
       )
     shape = tuple(tensor.get_shape())
-    found[name] = jax.ShapeDtypeStruct(shape, BY_CODE[code])
-  return found
+    shapes[name] = jax.ShapeDtypeStruct(shape, BY_CODE[code])
+  return shapes
 
 
 def part(handle: Any, name: str, at: Index, location: str) -> np.ndarray:
   """Reads a part of a tensor in an open file.
 
   Args:
-    handle: the library's.
-    name: of the tensor.
-    at: a slice with bounds for every axis.
-    location: of the seed, for errors.
+    handle: the library's handle of it; see `opened`.
+    name: name of the tensor.
+    at: a slice with both bounds for every axis.
+    location: location of the seed, for errors.
 
   Returns:
     The part.
@@ -106,3 +108,27 @@ def part(handle: Any, name: str, at: Index, location: str) -> np.ndarray:
     raise SeedError(
       f'cannot read {name!r} of the seed {location}: {error}'
     ) from error
+
+
+@contextlib.contextmanager
+def reader(file: str, location: str) -> Iterator[ReadPart]:
+  """Opens a safetensors file, whose tensors have our paths as names.
+
+  Args:
+    file: path of the file.
+    location: what the user called the seed, for errors.
+
+  Yields:
+    The function with which `tensor_reading` reads parts of its tensors.
+
+  Raises:
+    SeedError: if it is no complete safetensors file.
+
+  Example:
+    >>> from dst_t5x import seeds
+    >>> with reader(str(seeds.bundled_path()), 'bundled') as read_part:
+    ...   read_part('decoder/decoder_norm/scale', (slice(0, 2),)).shape
+    (2,)
+  """
+  with opened(file, location) as handle:
+    yield lambda name, at: part(handle, name, at, location)

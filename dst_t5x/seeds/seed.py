@@ -1,13 +1,13 @@
-"""Seeds: the parameters that fine-tuning starts from and deltas refer to.
+"""Reading a seed from any layout, writing one, and checking that it fits.
 
-They come in several layouts, each with a module in `seed_layouts`; this is the
-front to all of them.
+A seed is the set of parameters that fine-tuning starts from and that deltas
+refer to.
 """
 
 import dataclasses
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,27 +17,11 @@ from dst_t5x.arrays.source import Source
 from dst_t5x.seeds import layouts, own_layout
 from dst_t5x.seeds.errors import SeedError
 
-__all__ = [
-  'BUNDLED',
-  'Seed',
-  'SeedError',
-  'ShapeAndDtype',
-  'Source',
-  'bundled_path',
-  'check_params',
-  'fingerprint',
-  'open_source',
-  'read',
-  'write',
-]
-
 BUNDLED = 'bundled'
-
-fingerprint = fingerprints.fingerprint
 
 
 class ShapeAndDtype(Protocol):
-  """What `check_params` expects of a tensor; `jax.ShapeDtypeStruct` is one."""
+  """Anything with a shape and a dtype, such as a `jax.ShapeDtypeStruct`."""
 
   @property
   def shape(self) -> tuple[int, ...]:
@@ -52,13 +36,14 @@ class ShapeAndDtype(Protocol):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Seed:
-  """A seed and where it came from.
+  """A seed in the host's memory.
 
   Attributes:
     params: nested dict of NumPy arrays that cannot be written to.
-    config: the network's configuration, if the file tells.
-    location: what was read, to read it again.
-    fingerprint: of the parameters; see `fingerprints`.
+    config: the network's configuration (JSON types); None if the layout does
+      not hold it.
+    location: where the seed was read; reads the same seed again.
+    fingerprint: fingerprint of the parameters; see `arrays.fingerprints`.
   """
 
   params: dict[str, Any]
@@ -77,10 +62,12 @@ def open_source(path: str | os.PathLike[str]) -> Source:
       Hugging Face T5.
 
   Returns:
-    What reads it; see `seed_layouts.source`.
+    The opened seed.
 
   Raises:
-    SeedError: if there is no such seed, or it is damaged, or something else.
+    SeedNotFoundError: if no seed lies there.
+    NotThisLayoutError: if a file there is of a format that is not read.
+    SeedError: if the seed is damaged, or there are several.
 
   Example:
     >>> source = open_source('bundled')
@@ -94,10 +81,11 @@ def open_source(path: str | os.PathLike[str]) -> Source:
 
 
 def read(path: str | os.PathLike[str]) -> Seed:
-  """Returns a seed, checked against the fingerprint that it was written with.
+  """Reads a whole seed.
 
-  Only our own layout has one; the others' files are checked as far as they
-  tell.
+  The layout of dst-t5x holds a fingerprint, and the parameters are checked
+  against it. The other layouts hold none: there, only damage that their formats
+  reveal is noticed.
 
   Args:
     path: as for `open_source`.
@@ -106,7 +94,7 @@ def read(path: str | os.PathLike[str]) -> Seed:
     The seed, in the host's memory.
 
   Raises:
-    SeedError: as `open_source`.
+    SeedError: in the cases that `open_source` names.
 
   Example:
     >>> import tempfile
@@ -120,23 +108,26 @@ def read(path: str | os.PathLike[str]) -> Seed:
   flat = source.read()
   try:
     params = paths.unflatten(flat)
-    found = fingerprints.fingerprint(params)
+    fingerprint = fingerprints.fingerprint(params)
   except ValueError as error:
     raise SeedError(
       f'the seed {source.location} is damaged: {error}'
     ) from error
-  if isinstance(source, own_layout.OwnSource) and found != source.fingerprint:
+  if (
+    isinstance(source, own_layout.OwnSource)
+    and fingerprint != source.fingerprint
+  ):
     raise SeedError(
       f'the seed {source.location} is damaged: its parameters have the '
-      f'fingerprint {found}, and {source.fingerprint} was written'
+      f'fingerprint {fingerprint}, and {source.fingerprint} was written'
     )
   for array in flat.values():
     array.flags.writeable = False
-  return Seed(params, source.config, source.location, found)
+  return Seed(params, source.config, source.location, fingerprint)
 
 
 def bundled_path() -> pathlib.Path:
-  """Returns where the bundled seed lies.
+  """Returns the path of the seed that comes with the package.
 
   Returns:
     Path of its file.
@@ -161,12 +152,13 @@ def write(
   *,
   config: Mapping[str, Any] | None,
 ) -> int:
-  """Writes a seed atomically: one safetensors file, one tensor a parameter.
+  """Writes a seed in the layout of dst-t5x: one safetensors file.
 
-  The same parameters and configuration always give the same bytes.
+  The file is replaced as a whole or not at all. The same parameters and
+  configuration always give the same bytes.
 
   Args:
-    path: the file, ending in .safetensors.
+    path: path of the file, ending in .safetensors.
     params: nested dict of NumPy or JAX arrays.
     config: the network's configuration (JSON types), or None.
 
@@ -195,15 +187,16 @@ def check_params(
   *,
   origin: str,
 ) -> None:
-  """Checks names, shapes and dtypes of parameters.
+  """Raises unless parameters have the expected names, shapes and dtypes.
 
   Args:
     params: nested dict of arrays.
-    expected: what is needed, by path.
+    expected: shape and dtype of every parameter that is needed, by path.
     origin: where the parameters came from, for the error.
 
   Raises:
-    SeedError: naming every missing, extra, and wrongly shaped or typed tensor.
+    SeedError: naming every parameter that is missing, not expected, or of
+      another shape or dtype.
 
   Example:
     >>> check_params({'scale': np.ones(2)}, {'scael': np.ones(2)}, origin='a')
@@ -215,12 +208,12 @@ def check_params(
   """
   flat = paths.flatten(params)
   problems = [
-    f'missing {path!r}{known_names.hint(path, flat)}'
+    f'missing {path!r}{_nearest(path, flat)}'
     for path in sorted(expected)
     if path not in flat
   ]
   problems += [
-    f'not in the network: {path!r}{known_names.hint(path, expected)}'
+    f'not in the network: {path!r}{_nearest(path, expected)}'
     for path in flat
     if path not in expected
   ]
@@ -230,6 +223,12 @@ def check_params(
   if problems:
     lines = ''.join(f'\n  {problem}' for problem in problems)
     raise SeedError(f'{origin} does not fit the network:{lines}')
+
+
+def _nearest(path: str, known: Iterable[str]) -> str:
+  # In brackets, as the lines that name several parameters stand in a list.
+  names = known_names.nearest(path, known)
+  return f' (nearest: {names[0]!r})' if names else ''
 
 
 def _differences(path: str, leaf: Any, wanted: ShapeAndDtype) -> list[str]:

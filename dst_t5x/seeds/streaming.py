@@ -1,8 +1,8 @@
 """Applying a delta to a seed that is larger than memory.
 
-The seed is read one parameter at a time, changed, and written on at once. It is
-hashed on the way, before and after, and the file appears only if both are what
-the delta says.
+The seed is read one parameter at a time; each is changed and written before the
+next is read. Every parameter is hashed before and after the change, and the
+file appears only if both fingerprints are those that the delta names.
 """
 
 import os
@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from dst_t5x.arrays import atomic, fingerprints, flat_access, safetensors_file
+from dst_t5x.arrays import atomic, fingerprints, flat_access
 from dst_t5x.arrays.source import Source
 from dst_t5x.delta import checks, verification
 from dst_t5x.delta.types import DeltaError, SubsetDelta
-from dst_t5x.seeds import own_file, targets
+from dst_t5x.seeds import own_layout, targets
 
 
 def apply(
@@ -26,14 +26,14 @@ def apply(
   config: Mapping[str, Any] | None = None,
   overwrite: bool = False,
 ) -> int:
-  """Writes the seed with the delta's values in it as a file of our own_file.
+  """Applies a delta to a seed and writes the result in the layout of dst-t5x.
 
-  Never more than one parameter, and a copy of it, is in memory.
+  At most one parameter, and a copy of it, is in memory.
 
   Args:
     source: the opened seed, in any layout.
-    delta: made from this seed.
-    path: the file, ending in .safetensors.
+    delta: the delta, made from this seed.
+    path: path of the file to write, ending in .safetensors.
     config: the network's configuration (JSON types), or None.
     overwrite: whether to replace what is there.
 
@@ -41,9 +41,10 @@ def apply(
     Size of the file (bytes).
 
   Raises:
-    DeltaError: of the kinds that `delta.apply` names; nothing is written.
-    SeedError: if the seed cannot be read, or the file has another ending or is
-      there already.
+    DeltaError: one of the classes that `delta.apply` raises; nothing is
+      written.
+    SeedError: if the seed cannot be read, or the file's name has another
+      ending, or the file is there already.
     OSError: if the file cannot be written; what was there is still there.
 
   Example:
@@ -58,17 +59,19 @@ def apply(
     ...   seeds.read(file).fingerprint == seed.fingerprint
     True
   """
-  own_file.check_name(path)
-  if not overwrite:
-    targets.local(path)
+  targets.seed_file(path, overwrite=overwrite)
   specs = source.specs()
   checks.check_fits(specs, delta, "the seed's parameters")
   hashes = _Hashes(delta)
-  metadata = own_file.describe(delta.info.result_fingerprint, None, config)
-  tensors = own_file.tensors(specs, lambda name: _chunks(source, hashes, name))
+  content = own_layout.file_bytes(
+    specs,
+    lambda name: _chunks(source, hashes, name),
+    fingerprint=delta.info.result_fingerprint,
+    config=config,
+  )
 
   def checked() -> Iterator[atomic.Bytes]:
-    yield from safetensors_file.stream(tensors, metadata)
+    yield from content
     hashes.check()  # before the file takes its place
 
   try:
@@ -82,7 +85,7 @@ def apply(
 
 
 class _Hashes:
-  """What was seen of the seed and of the outcome while they went by."""
+  """Digests of the seed and of the result, taken while they are written."""
 
   def __init__(self, delta: SubsetDelta):
     self.delta = delta
@@ -93,12 +96,12 @@ class _Hashes:
     }
 
   def check(self) -> None:
-    """Raises unless both were what the delta says."""
+    """Raises unless seed and result have the fingerprints the delta names."""
     verification.check_values(self.replaced, self.delta)
-    found = fingerprints.combine(self.before)
-    verification.check_seed(found, self.before, self.delta)
+    seed = fingerprints.combine(self.before)
+    verification.check_seed(seed, self.before, self.delta)
     if fingerprints.combine(self.after) != self.delta.info.result_fingerprint:
-      verification.blame_seed_or_delta(found, self.before, self.delta)
+      verification.blame_seed_or_delta(seed, self.before, self.delta)
 
 
 def _chunks(source: Source, hashes: _Hashes, name: str) -> Iterator[memoryview]:

@@ -1,23 +1,27 @@
-"""The index of a legacy T5X checkpoint: one msgpack file, `checkpoint`.
+"""Reads and builds the index of a legacy T5X checkpoint.
+
+It is one msgpack file, `checkpoint`:
 
   {'version': 3,
    'optimizer': {'target': {…: tensor}, 'state': {'step': …, …}}}
 
-A tensor is either the array itself, or the TensorStore spec of a zarr array
-in the folder `target.<path with dots>` beside the index.
+A tensor is either the array itself, or the TensorStore spec of a zarr array in
+the folder `target.<path with dots>` beside the index.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from dst_t5x.arrays import dtypes
+from dst_t5x.arrays import dtypes, paths
+from dst_t5x.seeds import layouts
 from dst_t5x.seeds.errors import SeedError
 
-NAME = 'checkpoint'
-VERSION = 3
+_VERSION = 3
 _OLDEST = 2
+_CHUNK = 64 << 20  # bytes
 
 
 class Stored(NamedTuple):
@@ -35,11 +39,11 @@ class Stored(NamedTuple):
 
 
 class Index(NamedTuple):
-  """What the index says.
+  """The content of an index.
 
   Attributes:
-    tensors: the parameters by path: arrays, or where they lie.
-    step: the same for the step; None if it is not there.
+    tensors: by path, the parameters themselves or where they are stored.
+    step: the step itself or where it is stored; None if the index has none.
   """
 
   tensors: dict[str, np.ndarray | Stored]
@@ -47,17 +51,17 @@ class Index(NamedTuple):
 
 
 def parse(data: bytes, location: str) -> Index:
-  """Returns what an index says, checked.
+  """Parses an index and checks it.
 
   Args:
     data: content of the file `checkpoint`.
-    location: of the checkpoint, for errors.
+    location: location of the checkpoint, for errors.
 
   Returns:
     The index.
 
   Raises:
-    SeedError: if it is damaged, or no index of a T5X checkpoint.
+    SeedError: if it is damaged, or not the index of a T5X checkpoint.
 
   Example:
     >>> from flax import serialization
@@ -92,21 +96,107 @@ def parse(data: bytes, location: str) -> Index:
   )
 
 
+def build(
+  specs: Mapping[str, tuple[tuple[int, ...], np.dtype]], step: int
+) -> bytes:
+  """Returns the index of a checkpoint in which every tensor has a folder.
+
+  Args:
+    specs: shape and dtype by path.
+    step: step of the checkpoint.
+
+  Returns:
+    Content of the file `checkpoint`.
+
+  Example:
+    >>> data = build({'a/b': ((2,), np.dtype('float32'))}, 7)
+    >>> parse(data, 'here').tensors['a/b'].folder
+    'target.a.b'
+  """
+  from flax import serialization
+
+  target = {
+    path: zarr_spec(
+      shape, dtype, {'driver': 'file', 'path': f'{folder(path)}/'}
+    )
+    for path, (shape, dtype) in specs.items()
+  }
+  # An array, not a scalar: T5X asks for its dtype.
+  state = {'step': np.asarray(step, np.int32)}
+  return serialization.msgpack_serialize(
+    {
+      'version': _VERSION,
+      'optimizer': {'target': paths.unflatten(target), 'state': state},
+    }
+  )
+
+
+def zarr_spec(
+  shape: Sequence[int], dtype: np.dtype, kvstore: Any
+) -> dict[str, Any]:
+  """Returns the TensorStore spec of a tensor, as T5X writes it.
+
+  Args:
+    shape: shape of the tensor.
+    dtype: dtype of the tensor.
+    kvstore: TensorStore's name for the folder that holds it.
+
+  Returns:
+    The spec. A tensor is stored in chunks of at most 64 MiB.
+
+  Example:
+    >>> spec = zarr_spec((32768, 4096), np.dtype(np.float32), 'file:///t5/a/')
+    >>> spec['metadata']['chunks']
+    [4096, 4096]
+  """
+  chunk = [max(1, size) for size in shape]
+  while math.prod(chunk) * dtype.itemsize > _CHUNK:
+    axis = chunk.index(max(chunk))
+    chunk[axis] = -(-chunk[axis] // 2)
+  return {
+    'driver': 'zarr',
+    'dtype': dtype.name,
+    'kvstore': kvstore,
+    # T5X removes chunks and compressor without looking: both must be there.
+    'metadata': {
+      'shape': list(shape),
+      'chunks': chunk,
+      'compressor': {'id': 'gzip', 'level': 1},
+    },
+  }
+
+
+def folder(path: str) -> str:
+  """Returns the name of the folder that holds a parameter.
+
+  Args:
+    path: path of the parameter.
+
+  Returns:
+    The name.
+
+  Example:
+    >>> folder('encoder/encoder_norm/scale')
+    'target.encoder.encoder_norm.scale'
+  """
+  return 'target.' + path.replace('/', '.')
+
+
 def _unpack(data: bytes, location: str) -> Mapping[str, Any]:
   from flax import serialization
 
   try:
     content = serialization.msgpack_restore(data)
-  # msgpack's own errors are ValueErrors or, for data cut short, of no common
-  # class; what it makes of damaged bytes can fail in NumPy.
+  # msgpack's own errors are ValueErrors or, for data cut short, have no common
+  # class; damaged bytes that it accepts can make NumPy fail.
   except Exception as error:
     raise SeedError(
-      f'{location} is damaged: its index (the file {NAME!r}) is no complete '
-      f'msgpack: {error}'
+      f'{location} is damaged: its index (the file {layouts.T5X_INDEX!r}) is '
+      f'no complete msgpack: {error}'
     ) from error
   if not isinstance(content, Mapping):
     raise SeedError(
-      f'{location}: its index (the file {NAME!r}) holds a '
+      f'{location}: its index (the file {layouts.T5X_INDEX!r}) holds a '
       f'{type(content).__name__} instead of a map; it is no T5X checkpoint'
     )
   return content
@@ -115,7 +205,7 @@ def _unpack(data: bytes, location: str) -> Mapping[str, Any]:
 def _walk(
   node: Mapping[str, Any],
   prefix: tuple[str, ...],
-  found: dict[str, np.ndarray | Stored],
+  tensors: dict[str, np.ndarray | Stored],
   location: str,
 ) -> None:
   for key, child in node.items():
@@ -126,9 +216,9 @@ def _walk(
       )
     path = (*prefix, key)
     if isinstance(child, Mapping) and 'kvstore' not in child:
-      _walk(child, path, found, location)
+      _walk(child, path, tensors, location)
     elif child is not None:
-      found['/'.join(path)] = _leaf(child, '/'.join(path), location)
+      tensors['/'.join(path)] = _leaf(child, '/'.join(path), location)
 
 
 def _leaf(leaf: Any, path: str, location: str) -> np.ndarray | Stored:

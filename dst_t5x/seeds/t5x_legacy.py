@@ -1,6 +1,6 @@
-"""Checkpoints as T5X wrote them before Orbax: an index and zarr folders.
+"""The layout of T5X before Orbax: an index, and zarr folders for the tensors.
 
-Read without T5X. Released T5 1.1 and FLAN-T5 checkpoints have this layout.
+The released checkpoints of T5 1.1 and FLAN-T5 have it. T5X is not needed.
 """
 
 import dataclasses
@@ -15,25 +15,24 @@ import numpy as np
 from dst_t5x.arrays import atomic, fingerprints
 from dst_t5x.seeds import (
   folders,
+  layouts,
   t5x_index,
-  t5x_index_build,
   targets,
   tensor_reading,
 )
 from dst_t5x.seeds.errors import SeedError
 
-LAYOUT = 't5x'
-_WORKERS = 8
+_WORKERS = 8  # tensors read at once
 
 
 @dataclasses.dataclass(frozen=True)
 class T5xSource:
-  """An opened legacy T5X checkpoint; see `source.Source`."""
+  """An opened legacy T5X checkpoint; see `arrays.source.Source`."""
 
   location: str
   index: t5x_index.Index
   step: int | None
-  layout: str = LAYOUT
+  layout: str = layouts.T5X.name
   config: dict[str, Any] | None = None
 
   def specs(self) -> dict[str, jax.ShapeDtypeStruct]:
@@ -49,7 +48,7 @@ class T5xSource:
     dtype: Any = None,
     names: Collection[str] | None = None,
   ) -> dict[str, Any]:
-    """Reads parameters; see `source.Source`."""
+    """Reads parameters; see `arrays.source.Source`."""
     return tensor_reading.read(
       self.specs(),
       self._read_part,
@@ -63,13 +62,33 @@ class T5xSource:
   def digests(
     self, names: Collection[str] | None = None
   ) -> dict[str, fingerprints.TensorDigest]:
-    """Hashes parameters one by one; see `source.Source`."""
+    """Hashes parameters one by one; see `arrays.source.Source`."""
     return tensor_reading.digests(
       self.specs(), self._read_part, location=self.location, names=names
     )
 
   def _read_part(self, name: str, at: tensor_reading.Index) -> np.ndarray:
     return _read_part(self.location, name, self.index.tensors[name], at)
+
+
+def is_here(location: str) -> bool:
+  """Returns whether a folder is a legacy T5X checkpoint.
+
+  Args:
+    location: path or URL.
+
+  Returns:
+    Whether it holds the index. Early Orbax checkpoints have a file of that
+    name, too, beside Orbax's metadata: they are not meant.
+
+  Example:
+    >>> is_here('no/such/folder')
+    False
+  """
+  return (
+    folders.read_file(location, layouts.T5X_INDEX) is not None
+    and folders.read_file(location, '_METADATA') is None
+  )
 
 
 def open_source(location: str) -> T5xSource:
@@ -79,7 +98,7 @@ def open_source(location: str) -> T5xSource:
     location: folder that holds the file `checkpoint`; path or URL.
 
   Returns:
-    The source.
+    The opened seed.
 
   Raises:
     SeedError: if there is none, or its index is damaged.
@@ -91,10 +110,10 @@ def open_source(location: str) -> T5xSource:
     dst_t5x.seeds.errors.SeedError: no/such/folder lacks the file \
     'checkpoint', the index of a T5X checkpoint
   """
-  data = folders.read_file(location, t5x_index.NAME)
+  data = folders.read_file(location, layouts.T5X_INDEX)
   if data is None:
     raise SeedError(
-      f'{location} lacks the file {t5x_index.NAME!r}, the index of a T5X '
+      f'{location} lacks the file {layouts.T5X_INDEX!r}, the index of a T5X '
       'checkpoint'
     )
   index = t5x_index.parse(data, location)
@@ -115,15 +134,15 @@ def write(
 ) -> str:
   """Writes a checkpoint that T5X restores, all of it or nothing.
 
-  It holds no state of an optimizer. To train from it, T5X has to start one:
+  It holds no optimizer state. To train from it, T5X must start with a new one:
   `utils.RestoreCheckpointConfig` with `fallback_to_scratch = True` and
   `assignment_map = ((r'state/param_states.*', None),)`.
 
   Args:
     params: nested dict of NumPy or JAX arrays.
-    path: `…/checkpoint_<step>`, or the folder to make that in.
-    step: of the checkpoint; None for the one in the name, or 0.
-    config: not kept, as this layout has no place for it.
+    path: `…/checkpoint_<step>`, or the folder in which to make it.
+    step: step of the checkpoint; None for the one in the name, or 0.
+    config: ignored, as this layout has no place for it.
 
   Returns:
     Path of the checkpoint.
@@ -140,37 +159,30 @@ def write(
     7
   """
   del config
-  flat = targets.leaves(params, path)
-  target, step = targets.checkpoint(path, step)
-  index = t5x_index_build.build(
+  flat = targets.host_arrays(params, path)
+  target, step = targets.checkpoint_folder(path, step)
+  index = t5x_index.build(
     {name: (array.shape, array.dtype) for name, array in flat.items()}, step
   )
-  names: dict[str, str] = {}
+  name_of: dict[str, str] = {}
   for name in flat:
-    other = names.setdefault(t5x_index_build.folder(name), name)
+    other = name_of.setdefault(t5x_index.folder(name), name)
     if other != name:
       raise SeedError(f'{target}: {other!r} and {name!r} need one folder')
   target.parent.mkdir(parents=True, exist_ok=True)
   with atomic.directory(target) as temporary:
     for name, array in flat.items():
-      _write_tensor(temporary / t5x_index_build.folder(name), array)
-    (temporary / t5x_index.NAME).write_bytes(index)
+      _write_tensor(temporary / t5x_index.folder(name), array)
+    (temporary / layouts.T5X_INDEX).write_bytes(index)
   return str(target)
 
 
 def _write_tensor(folder: pathlib.Path, array: np.ndarray) -> None:
   import tensorstore as ts
 
-  spec = {
-    'driver': 'zarr',
-    'dtype': array.dtype.name,
-    'kvstore': folders.kvstore(str(folder)),
-    'metadata': {
-      'shape': list(array.shape),
-      'chunks': t5x_index_build.chunks(array.shape, array.dtype.itemsize),
-      'compressor': {'id': 'gzip', 'level': 1},
-    },
-  }
+  spec = t5x_index.zarr_spec(
+    array.shape, array.dtype, folders.kvstore(str(folder))
+  )
   ts.open(spec, create=True, open=False).result().write(array).result()
 
 
@@ -184,11 +196,11 @@ def _read_part(
     return tensor[at]
   import tensorstore as ts
 
-  where = folders.join(location, tensor.folder)
+  folder = folders.join(location, tensor.folder)
   spec = {
     'driver': 'zarr',
-    'kvstore': folders.kvstore(where),
-    # A chunk that is not there would be read as zeros.
+    'kvstore': folders.kvstore(folder),
+    # Otherwise a missing chunk would be read as zeros.
     'fill_missing_data_reads': False,
   }
   try:
@@ -197,11 +209,11 @@ def _read_part(
     raise SeedError(
       f'the seed {location} lacks {name!r}, or it is damaged: {error}'
     ) from error
-  found = tuple(store.shape), np.dtype(store.dtype.numpy_dtype)
-  if found != (tensor.shape, tensor.dtype):
+  shape, dtype = tuple(store.shape), np.dtype(store.dtype.numpy_dtype)
+  if (shape, dtype) != (tensor.shape, tensor.dtype):
     raise SeedError(
-      f'the seed {location} is damaged: {name!r} has shape {found[0]} and '
-      f'dtype {found[1]} in {tensor.folder}, and {tensor.shape} and '
+      f'the seed {location} is damaged: {name!r} has shape {shape} and '
+      f'dtype {dtype} in {tensor.folder}, and {tensor.shape} and '
       f'{tensor.dtype} in the index'
     )
   try:

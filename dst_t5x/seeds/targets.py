@@ -1,4 +1,4 @@
-"""Where a checkpoint is written, and what may be written there."""
+"""The places that seeds are written to: checked before anything is written."""
 
 import os
 import pathlib
@@ -12,11 +12,11 @@ from dst_t5x.seeds import folders
 from dst_t5x.seeds.errors import SeedError
 
 
-def local(path: str | os.PathLike[str]) -> pathlib.Path:
-  """Returns a path to write to.
+def free_path(path: str | os.PathLike[str]) -> pathlib.Path:
+  """Returns a path of this machine at which nothing lies yet.
 
   Args:
-    path: of the user.
+    path: as the user gave it; an empty folder counts as nothing.
 
   Returns:
     The path.
@@ -25,7 +25,7 @@ def local(path: str | os.PathLike[str]) -> pathlib.Path:
     SeedError: if it is a URL, or something is there already.
 
   Example:
-    >>> local('gs://bucket/t5')
+    >>> free_path('gs://bucket/t5')
     Traceback (most recent call last):
     ...
     dst_t5x.seeds.errors.SeedError: gs://bucket/t5: seeds are written \
@@ -37,13 +37,39 @@ to this machine only; write to a local path and copy it
       f'{location}: seeds are written to this machine only; write to a local '
       'path and copy it'
     )
-  found = pathlib.Path(location)
-  if found.is_file() or (found.is_dir() and any(found.iterdir())):
+  target = pathlib.Path(location)
+  if target.is_file() or (target.is_dir() and any(target.iterdir())):
     raise SeedError(f'{location} exists already; name another place')
-  return found
+  return target
 
 
-def checkpoint(
+def seed_file(path: str | os.PathLike[str], *, overwrite: bool = False) -> str:
+  """Returns the path of a file that a seed can be written to.
+
+  Args:
+    path: the file, ending in .safetensors.
+    overwrite: whether something may be there already.
+
+  Returns:
+    The path.
+
+  Raises:
+    SeedError: if the name has another ending, or, unless it may be
+      overwritten, the path is a URL or something is there already.
+
+  Example:
+    >>> seed_file('seed.safetensors')
+    'seed.safetensors'
+  """
+  location = os.fspath(path)
+  if not location.endswith('.safetensors'):
+    raise SeedError(f'{location}: the name of a seed must end in .safetensors')
+  if not overwrite:
+    free_path(path)
+  return location
+
+
+def checkpoint_folder(
   path: str | os.PathLike[str], step: int | None
 ) -> tuple[pathlib.Path, int]:
   """Returns the folder and the step of a checkpoint that T5X can find.
@@ -52,7 +78,7 @@ def checkpoint(
 
   Args:
     path: such a folder, or the one to make it in, which may hold others.
-    step: None for the step in the name, or 0.
+    step: step of the checkpoint; None for the step in the name, or 0.
 
   Returns:
     The checkpoint's folder, and its step.
@@ -62,31 +88,31 @@ def checkpoint(
       already, or it cannot be written there.
 
   Example:
-    >>> checkpoint('run', 1000)
+    >>> checkpoint_folder('run', 1000)
     (PosixPath('run/checkpoint_1000'), 1000)
   """
-  prefix, _, number = pathlib.Path(path).name.rpartition('_')
-  if prefix == 'checkpoint' and number.isascii() and number.isdigit():
-    if step is not None and step != int(number):
+  step_in_name = folders.step_of(pathlib.Path(path).name)
+  if step_in_name is not None:
+    if step is not None and step != step_in_name:
       raise SeedError(
-        f'{os.fspath(path)}: the name says step {int(number)}, and the step is '
-        f'{step}; T5X needs both to be the same'
+        f'{os.fspath(path)}: the name says step {step_in_name}, and the step '
+        f'is {step}; T5X needs both to be the same'
       )
-    return local(path), int(number)
+    return free_path(path), step_in_name
   step = 0 if step is None else step
   location = os.fspath(path)
   if os.path.isfile(location):
     raise SeedError(f'{location} exists already and is a file')
   folder = location if location.endswith('/') else f'{location}/'
-  return local(f'{folder}checkpoint_{step}'), step
+  return free_path(f'{folder}checkpoint_{step}'), step
 
 
-def leaves(params: Mapping[str, Any], path: Any) -> dict[str, np.ndarray]:
-  """Returns parameters by path, on the host.
+def host_arrays(params: Mapping[str, Any], path: Any) -> dict[str, np.ndarray]:
+  """Returns parameters by their paths, in the memory of the host.
 
   Args:
     params: nested dict of NumPy or JAX arrays.
-    path: of what is written, for errors.
+    path: where they will be written, for the error.
 
   Returns:
     Arrays by path, sorted.
@@ -95,16 +121,16 @@ def leaves(params: Mapping[str, Any], path: Any) -> dict[str, np.ndarray]:
     SeedError: if there are none, or one cannot be stored.
 
   Example:
-    >>> leaves({'a': {'b': np.ones(1)}}, 'out')
+    >>> host_arrays({'a': {'b': np.ones(1)}}, 'out')
     {'a/b': array([1.])}
   """
   try:
-    flat = {
+    arrays = {
       name: fingerprints.to_host(leaf, name)
       for name, leaf in paths.flatten(params).items()
     }
   except ValueError as error:
     raise SeedError(f'{path}: cannot be written: {error}') from error
-  if not flat:
+  if not arrays:
     raise SeedError(f'{path}: there are no parameters to write')
-  return flat
+  return arrays

@@ -1,4 +1,7 @@
-"""From 'give me this part of that tensor' to whole, sharded or hashed ones."""
+"""Reads whole, sharded or hashed tensors, given a function that reads a part.
+
+A layout implements `ReadPart`; everything else about reading is here.
+"""
 
 import concurrent.futures
 from collections.abc import Callable, Collection, Mapping
@@ -13,7 +16,8 @@ from dst_t5x.seeds.errors import SeedError
 Specs = Mapping[str, jax.ShapeDtypeStruct]
 Index = tuple[slice, ...]
 Bounds = tuple[tuple[int, int], ...]
-# Name and a slice with bounds for every axis → that part, on the host.
+# Takes a name and a slice with both bounds for every axis; returns that part of
+# the tensor as an array of the host.
 ReadPart = Callable[[str, Index], np.ndarray]
 
 
@@ -27,17 +31,17 @@ def read(
   names: Collection[str] | None = None,
   workers: int = 1,
 ) -> dict[str, Any]:
-  """Reads tensors, each process only the parts that its devices hold.
+  """Reads tensors; each process reads only the parts that its devices hold.
 
   Args:
     specs: shape and dtype of every tensor, by name.
-    read_part: reads a part of one.
-    location: of the checkpoint, for errors.
-    shardings: by name; None for NumPy arrays.
-    dtype: what to cast to; None for no cast.
-    names: which tensors; None for all.
-    workers: tensors to read at once (count), if `read_part` bears it; what is
-      far away comes faster.
+    read_part: reads a part of one tensor.
+    location: location of the checkpoint, for errors.
+    shardings: sharding of every tensor, by name; None for NumPy arrays.
+    dtype: dtype to cast to; None for no cast.
+    names: names of the tensors to read; None for all.
+    workers: number of tensors to read at once (count). More than 1 is faster
+      for remote files, and needs a `read_part` that is safe in threads.
 
   Returns:
     Arrays by name, sorted.
@@ -46,9 +50,9 @@ def read(
     SeedError: if a name is unknown or lacks a sharding.
 
   Example:
-    >>> held = {'a': np.arange(4)}
-    >>> specs = {'a': jax.ShapeDtypeStruct((4,), held['a'].dtype)}
-    >>> read(specs, lambda name, at: held[name][at], location='here')
+    >>> stored = {'a': np.arange(4)}
+    >>> specs = {'a': jax.ShapeDtypeStruct((4,), stored['a'].dtype)}
+    >>> read(specs, lambda name, at: stored[name][at], location='here')
     {'a': array([0, 1, 2, 3])}
   """
   wanted = check_names(specs, names, location)
@@ -61,16 +65,16 @@ def read(
       for bounds in _needed(specs[name].shape, sharding)
     }
 
-  found: dict[str, Any] = {}
+  arrays: dict[str, Any] = {}
   with concurrent.futures.ThreadPoolExecutor(workers) as pool:
     for start in range(0, len(wanted), workers):
       group = wanted[start : start + workers]
-      for name, held in zip(group, pool.map(parts, group), strict=True):
+      for name, part in zip(group, pool.map(parts, group), strict=True):
         if shardings is None:
-          (found[name],) = held.values()
+          (arrays[name],) = part.values()
         else:
-          found[name] = _place(specs[name].shape, shardings[name], held)
-  return found
+          arrays[name] = _place(specs[name].shape, shardings[name], part)
+  return arrays
 
 
 def digests(
@@ -84,9 +88,9 @@ def digests(
 
   Args:
     specs: shape and dtype of every tensor, by name.
-    read_part: reads a part of one.
-    location: of the checkpoint, for errors.
-    names: which tensors; None for all.
+    read_part: reads a part of one tensor.
+    location: location of the checkpoint, for errors.
+    names: names of the tensors to hash; None for all.
 
   Returns:
     Digests by name, sorted.
@@ -96,8 +100,8 @@ def digests(
 
   Example:
     >>> specs = {'a': jax.ShapeDtypeStruct((2,), np.int8)}
-    >>> one = np.int8([1, 2])
-    >>> digests(specs, lambda name, at: one[at], location='here')['a'].dtype
+    >>> a = np.int8([1, 2])
+    >>> digests(specs, lambda name, at: a[at], location='here')['a'].dtype
     'int8'
   """
   return {
@@ -112,15 +116,15 @@ def check_names(
   """Returns the names that were asked for, sorted.
 
   Args:
-    specs: what there is.
-    names: what is wanted; None for all.
-    location: of the checkpoint, for the error.
+    specs: the tensors of the checkpoint, by name.
+    names: names that were asked for; None for all.
+    location: location of the checkpoint, for the error.
 
   Returns:
     The names.
 
   Raises:
-    SeedError: if one is not there, with the nearest that is.
+    SeedError: if the checkpoint lacks one, with the nearest that it has.
 
   Example:
     >>> check_names({'scale': jax.ShapeDtypeStruct((), float)}, None, 'here')
@@ -145,12 +149,12 @@ def check_shardings(
   """Raises unless every name has a sharding, or none is needed.
 
   Args:
-    names: that will be read.
-    shardings: by name, or None.
-    location: of the checkpoint, for the error.
+    names: names of the tensors to read.
+    shardings: sharding of every tensor, by name; None if none is needed.
+    location: location of the checkpoint, for the error.
 
   Raises:
-    SeedError: naming those that have none.
+    SeedError: naming the tensors that lack one.
 
   Example:
     >>> check_shardings(['a'], None, 'here')
@@ -165,11 +169,11 @@ def check_shardings(
 
 
 def cast(array: np.ndarray, dtype: Any) -> np.ndarray:
-  """Returns an array in another dtype, or itself.
+  """Returns an array in another dtype, or the array itself.
 
   Args:
-    array: any.
-    dtype: None to leave it.
+    array: array of any shape and dtype.
+    dtype: dtype to cast to; None for the array itself.
 
   Returns:
     The array.
@@ -182,13 +186,13 @@ def cast(array: np.ndarray, dtype: Any) -> np.ndarray:
 
 
 def whole(shape: tuple[int, ...]) -> Index:
-  """Returns the index of everything.
+  """Returns the index that takes the whole of a tensor.
 
   Args:
-    shape: of the array.
+    shape: shape of the tensor.
 
   Returns:
-    Slices with bounds.
+    A slice with both bounds for every axis.
 
   Example:
     >>> whole((2, 3))
@@ -200,7 +204,7 @@ def whole(shape: tuple[int, ...]) -> Index:
 def _needed(
   shape: tuple[int, ...], sharding: jax.sharding.Sharding | None
 ) -> set[Bounds]:
-  """Returns the parts that this process holds, each once."""
+  """Returns the bounds of the parts that this process holds, each once."""
   if sharding is None:
     return {_bounds(whole(shape), shape)}
   indices = sharding.addressable_devices_indices_map(shape).values()
@@ -216,8 +220,8 @@ def _bounds(index: Index, shape: tuple[int, ...]) -> Bounds:
 def _place(
   shape: tuple[int, ...],
   sharding: jax.sharding.Sharding,
-  held: Mapping[Bounds, np.ndarray],
+  parts: Mapping[Bounds, np.ndarray],
 ) -> jax.Array:
   return jax.make_array_from_callback(
-    shape, sharding, lambda index: held[_bounds(index or (), shape)]
+    shape, sharding, lambda index: parts[_bounds(index or (), shape)]
   )

@@ -55,22 +55,22 @@ __all__ = [
 
 # The module of each name. TensorFlow is slow to import; settings do without it.
 _HOMES = {
-  'CheckpointError': 'run_checkpoints',
-  'DataError': 'task_lookup',
-  'Interrupted': 'interrupts',
-  'NonFiniteLossError': 'run_saver',
-  'RunDirError': 'run_dir',
-  'TrainResult': 'training',
-  'TrainSettings': 'settings',
-  'TruncationWarning': 'prediction',
-  'UnknownTaskError': 'task_lookup',
-  'evaluate': 'evaluation',
-  'evaluate_params': 'evaluation',
-  'network_config': 'seed_network',
-  'predict_task': 'task_prediction',
-  'predict_texts': 'prediction',
-  'predictor': 'prediction',
-  'train': 'training',
+  'CheckpointError': '.run_checkpoints',
+  'DataError': '.task_lookup',
+  'Interrupted': '.interrupts',
+  'NonFiniteLossError': '.run_saver',
+  'RunDirError': '.run_dir',
+  'TrainResult': '.training',
+  'TrainSettings': '.settings',
+  'TruncationWarning': '.prediction',
+  'UnknownTaskError': '.task_lookup',
+  'evaluate': '.evaluation',
+  'evaluate_params': '.evaluation',
+  'network_config': '.seed_network',
+  'predict_task': '.task_prediction',
+  'predict_texts': '.prediction',
+  'predictor': '.prediction',
+  'train': '.training',
 }
 
 __getattr__, __dir__ = late_names.load_late(__name__, _HOMES)

@@ -12,7 +12,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from dst_t5x import seeds
-from dst_t5x.seeds import orbax_writing
+from dst_t5x.seeds import orbax_layout
 from dst_t5x.seeds.errors import SeedError
 
 PARAMS = {
@@ -27,7 +27,7 @@ LEAVES = list(PARAMS['encoder'].items())
 @pytest.fixture
 def checkpoint(tmp_path) -> pathlib.Path:
   """A checkpoint as T5X writes it."""
-  return pathlib.Path(orbax_writing.write(PARAMS, tmp_path / 'checkpoint_7'))
+  return pathlib.Path(orbax_layout.write(PARAMS, tmp_path / 'checkpoint_7'))
 
 
 def assert_params(location):

@@ -120,9 +120,7 @@ def test_a_checkpoint_need_not_tell_its_step(checkpoint, state):
 
 
 def test_large_tensors_lie_in_pieces(tmp_path, monkeypatch):
-  from dst_t5x.seeds import t5x_index_build
-
-  monkeypatch.setattr(t5x_index_build, '_CHUNK', 40)
+  monkeypatch.setattr(t5x_index, '_CHUNK', 40)
   array = np.arange(77, dtype=np.float32).reshape(7, 11)
   where = t5x_legacy.write({'a': array}, tmp_path / 'checkpoint_0')
   pieces = list((pathlib.Path(where) / 'target.a').glob('[0-9]*'))

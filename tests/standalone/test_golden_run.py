@@ -8,6 +8,7 @@ more steps. It was made once and must not change.
 import json
 import pathlib
 import tarfile
+from typing import Any
 
 import numpy as np
 import pytest
@@ -78,7 +79,7 @@ def test_an_earlier_run_goes_on(name, method, runs, one_device):
     assert agreement == 1.0
   tuned = delta.apply(seed.params, expected)
   for path, entry in result.delta.entries.items():
-    node = tuned
+    node: Any = tuned
     for part in path.split('/'):
       node = node[part]
     both = np.isin(entry.positions, expected.entries[path].positions)

@@ -1,9 +1,9 @@
-"""Hugging Face's config.json of a T5, and our network's configuration.
+"""Translates Hugging Face's config.json of a T5 from and to our configuration.
 
-`tie_word_embeddings` says two things there: whether the output layer is the
-embedding, and whether the decoder's output is scaled by d_model**-0.5 before
-it. Newer files say the second in `scale_decoder_outputs`, and the first by
-whether they hold the output layer.
+In config.json `tie_word_embeddings` means two things: that the output layer is
+the embedding, and that the decoder's output is scaled by d_model**-0.5 before
+it. In newer files `scale_decoder_outputs` means the second, and the output
+layer is the embedding if the weights lack one.
 """
 
 from collections.abc import Mapping
@@ -13,6 +13,7 @@ from dst_t5x.network.network_config import NetworkConfig
 from dst_t5x.seeds.errors import SeedError
 from dst_t5x.seeds.hugging_face.tensor_names import NUM_BUCKETS
 
+# Key of config.json → field of our configuration.
 _SIZES = {
   'vocab_size': 'vocab_size',
   'd_model': 'emb_dim',
@@ -26,7 +27,7 @@ _FIXED = {
   'relative_attention_max_distance': 128,
   'layer_norm_epsilon': 1e-6,
 }
-# Theirs → ours. Their plain 'gelu' is not the approximation that ours is.
+# Hugging Face → ours. Its plain 'gelu' is exact and ours an approximation.
 _ACTIVATIONS = {
   'gated-gelu': ('gelu', 'linear'),
   'gated-silu': ('silu', 'linear'),
@@ -41,7 +42,7 @@ def scaled(config: Mapping[str, Any]) -> bool:
   """Returns whether the decoder's output is scaled before the output layer.
 
   Args:
-    config: what config.json holds.
+    config: content of config.json.
 
   Returns:
     Whether it is.
@@ -59,18 +60,18 @@ def scaled(config: Mapping[str, Any]) -> bool:
 def to_network(
   config: Mapping[str, Any], *, tied: bool, location: str
 ) -> NetworkConfig:
-  """Returns our configuration of a network.
+  """Returns our configuration of the network that config.json describes.
 
   Args:
-    config: what config.json holds.
+    config: content of config.json.
     tied: whether the output layer is the embedding.
-    location: of the seed, for errors.
+    location: location of the seed, for errors.
 
   Returns:
     The configuration.
 
   Raises:
-    SeedError: if the network is another than T5 1.1, FLAN-T5 or mT5.
+    SeedError: if the network is none of T5 1.1, FLAN-T5 and mT5.
 
   Example:
     >>> sizes = {'vocab_size': 8, 'd_model': 4, 'd_kv': 4, 'd_ff': 8}
@@ -99,7 +100,7 @@ def to_network(
   missing = [name for name in _SIZES if config.get(name) is None]
   if missing:
     raise refuse(f'lacks {", ".join(missing)}')
-  values = {ours: config[theirs] for theirs, ours in _SIZES.items()}
+  values = {field: config[key] for key, field in _SIZES.items()}
   layers = config.get('num_decoder_layers')
   try:
     return NetworkConfig(
@@ -114,24 +115,24 @@ def to_network(
 
 
 def from_network(config: NetworkConfig, dtype: str) -> dict[str, Any]:
-  """Returns what config.json has to hold for a network.
+  """Returns the content of config.json for a network.
 
   Args:
-    config: of the network.
-    dtype: of the parameters.
+    config: configuration of the network.
+    dtype: name of the dtype of the parameters.
 
   Returns:
-    JSON types.
+    The content (JSON types).
 
   Raises:
-    SeedError: if the network's activations have no name there.
+    SeedError: if Hugging Face has no name for the network's activations.
 
   Example:
-    >>> found = from_network(NetworkConfig(8, 4, 1, 1, 1, 4, 8), 'float32')
-    >>> found['feed_forward_proj'], found['tie_word_embeddings']
+    >>> content = from_network(NetworkConfig(8, 4, 1, 1, 1, 4, 8), 'float32')
+    >>> content['feed_forward_proj'], content['tie_word_embeddings']
     ('gated-gelu', False)
   """
-  names = {ours: theirs for theirs, ours in _ACTIVATIONS.items()}
+  names = {gates: name for name, gates in _ACTIVATIONS.items()}
   activations = tuple(
     'silu' if name == 'swish' else name for name in config.mlp_activations
   )
@@ -144,7 +145,7 @@ def from_network(config: NetworkConfig, dtype: str) -> dict[str, Any]:
   return {
     'architectures': ['T5ForConditionalGeneration'],
     'model_type': 't5',
-    **{theirs: getattr(config, ours) for theirs, ours in _SIZES.items()},
+    **{key: getattr(config, field) for key, field in _SIZES.items()},
     'num_decoder_layers': config.num_decoder_layers,
     **_FIXED,
     'feed_forward_proj': names[activations],

@@ -1,8 +1,12 @@
-"""Hugging Face's T5 1.1, FLAN-T5 and mT5: config.json and safetensors files."""
+"""Reads T5 1.1, FLAN-T5 and mT5 in Hugging Face's layout.
+
+That is a folder with config.json and safetensors files of weights.
+"""
 
 import contextlib
 import dataclasses
 import json
+import os
 import pathlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
@@ -11,22 +15,27 @@ import jax
 import numpy as np
 
 from dst_t5x.arrays import fingerprints
-from dst_t5x.seeds import folders, safetensors_parts, tensor_reading
+from dst_t5x.seeds import (
+  folders,
+  layouts,
+  safetensors_parts,
+  tensor_reading,
+)
 from dst_t5x.seeds.errors import SeedError
 from dst_t5x.seeds.hugging_face import model_config, tied_weights, weight_files
 from dst_t5x.seeds.hugging_face import tensor_names as names_of
 
-LAYOUT = 'hf'
 CONFIG = 'config.json'
 
 
 @dataclasses.dataclass(frozen=True)
 class HuggingFaceSource:
-  """An opened Hugging Face checkpoint; see `source.Source`.
+  """An opened Hugging Face checkpoint; see `arrays.source.Source`.
 
   Attributes:
-    files: by the name that the tensors have there.
-    entries: name, shape and whether it is turned, by our path.
+    files: path of the file that holds a tensor, by Hugging Face's name.
+    entries: Hugging Face's name, our shape, and whether the tensor is stored
+      transposed, by our path.
     tensors: shape and dtype by our path.
   """
 
@@ -36,7 +45,7 @@ class HuggingFaceSource:
   tensors: Mapping[str, jax.ShapeDtypeStruct]
   config: dict[str, Any] | None
   step: int | None = None
-  layout: str = LAYOUT
+  layout: str = layouts.HUGGING_FACE.name
 
   def specs(self) -> dict[str, jax.ShapeDtypeStruct]:
     """Returns shape and dtype of every parameter."""
@@ -48,7 +57,7 @@ class HuggingFaceSource:
     dtype: Any = None,
     names: Collection[str] | None = None,
   ) -> dict[str, Any]:
-    """Reads parameters; see `source.Source`."""
+    """Reads parameters; see `arrays.source.Source`."""
     with self._reader() as read_part:
       return tensor_reading.read(
         self.tensors,
@@ -62,7 +71,7 @@ class HuggingFaceSource:
   def digests(
     self, names: Collection[str] | None = None
   ) -> dict[str, fingerprints.TensorDigest]:
-    """Hashes parameters one by one; see `source.Source`."""
+    """Hashes parameters one by one; see `arrays.source.Source`."""
     with self._reader() as read_part:
       return tensor_reading.digests(
         self.tensors, read_part, location=self.location, names=names
@@ -74,32 +83,61 @@ class HuggingFaceSource:
       handles: dict[str, Any] = {}
 
       def read_part(path: str, at: tensor_reading.Index) -> np.ndarray:
-        name, _, turned = self.entries[path]
+        name, _, transposed = self.entries[path]
         file = self.files[name]
         if file not in handles:
           handle = safetensors_parts.opened(file, self.location)
           handles[file] = stack.enter_context(handle)
-        where = at[::-1] if turned else at
-        found = safetensors_parts.part(
-          handles[file], name, where, self.location
+        stored_at = at[::-1] if transposed else at
+        part = safetensors_parts.part(
+          handles[file], name, stored_at, self.location
         )
-        return np.ascontiguousarray(found.T) if turned else found
+        return np.ascontiguousarray(part.T) if transposed else part
 
       yield read_part
 
 
-def is_one(names: Iterable[str]) -> bool:
-  """Returns whether the tensors of a file look like Hugging Face's T5.
+def is_here(location: str) -> bool:
+  """Returns whether a place looks like a Hugging Face T5.
 
   Args:
-    names: of the tensors.
+    location: path or URL.
+
+  Returns:
+    Whether it is a folder with config.json, or a safetensors file with Hugging
+    Face's names of T5's tensors.
+
+  Example:
+    >>> is_here('no/such/folder')
+    False
+  """
+  if folders.read_file(location, CONFIG) is not None:
+    return True
+  if folders.is_remote(location) or not os.path.isfile(location):
+    return False
+  try:
+    with safetensors_parts.opened(location, location) as handle:
+      if (handle.metadata() or {}).get('format', '').startswith('dst_t5x'):
+        return False
+      return has_names_of_t5(handle.keys())
+  except SeedError:
+    return False
+
+
+def has_names_of_t5(names: Iterable[str]) -> bool:
+  """Returns whether the names of tensors look like those of Hugging Face's T5.
+
+  Args:
+    names: names of the tensors in a file.
 
   Returns:
     Whether they do.
 
   Example:
-    >>> is_one(['shared.weight']), is_one(['token_embedder/embedding'])
-    (True, False)
+    >>> has_names_of_t5(['shared.weight'])
+    True
+    >>> has_names_of_t5(['token_embedder/embedding'])
+    False
   """
   return any(
     name in (names_of.EMBEDDING, *names_of.COPIES) or '.block.0.' in name
@@ -107,15 +145,15 @@ def is_one(names: Iterable[str]) -> bool:
   )
 
 
-def open_source(folder: str, file: str | None = None) -> HuggingFaceSource:
+def open_source(location: str) -> HuggingFaceSource:
   """Opens a Hugging Face checkpoint.
 
   Args:
-    folder: with config.json and the weights.
-    file: of the weights, if not those with the usual name.
+    location: path of the folder, or of one safetensors file in it, which then
+      has to hold all weights.
 
   Returns:
-    The source.
+    The opened seed.
 
   Raises:
     SeedError: if something is missing or damaged, or it is another network.
@@ -128,14 +166,16 @@ def open_source(folder: str, file: str | None = None) -> HuggingFaceSource:
     config.json, without which Hugging Face weights do not say what network \
     they belong to
   """
-  if folders.is_remote(folder):
+  if folders.is_remote(location):
     raise SeedError(
-      f'{folder} is a Hugging Face checkpoint on a remote path; copy it to '
+      f'{location} is a Hugging Face checkpoint on a remote path; copy it to '
       'this machine first'
     )
+  folder, file = location, None
+  if os.path.isfile(location):
+    folder, file = os.path.dirname(location) or '.', location
   config = _config(folder)
   files, stored = weight_files.tables(folder, file)
-  location = folder if file is None else file
   stored = {k: v for k, v in stored.items() if k not in names_of.IGNORED}
   alias = tied_weights.embedding(files, stored, location)
   head = tied_weights.head(config, files, stored, alias, location)
@@ -179,21 +219,21 @@ def _specs(
   if missing or extra:
     raise SeedError(
       f'the seed {location} does not fit its config.json'
-      + (f'; missing: {_some(missing)}' if missing else '')
-      + (f'; not in the network: {_some(extra)}' if extra else '')
+      + (f'; missing: {_listed(missing)}' if missing else '')
+      + (f'; not in the network: {_listed(extra)}' if extra else '')
     )
   specs = {}
-  for path, (name, shape, turned) in entries.items():
-    found = stored[name].shape
-    if found != (shape[::-1] if turned else shape):
+  for path, (name, shape, transposed) in entries.items():
+    expected = shape[::-1] if transposed else shape
+    if stored[name].shape != expected:
       raise SeedError(
         f'the seed {location} does not fit its config.json: {name!r} has shape '
-        f'{found} instead of {shape[::-1] if turned else shape}'
+        f'{stored[name].shape} instead of {expected}'
       )
     specs[path] = jax.ShapeDtypeStruct(shape, stored[name].dtype)
   return specs
 
 
-def _some(names: list[str]) -> str:
+def _listed(names: list[str]) -> str:
   more = f' and {len(names) - 5} more' if len(names) > 5 else ''
   return ', '.join(map(repr, names[:5])) + more

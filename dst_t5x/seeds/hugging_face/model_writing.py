@@ -1,4 +1,4 @@
-"""Hugging Face's T5 1.1, as `transformers` loads it."""
+"""Writes T5 1.1 in Hugging Face's layout, as `transformers` loads it."""
 
 import json
 import os
@@ -29,39 +29,40 @@ def write(
 
   Args:
     params: nested dict of NumPy or JAX arrays, of one dtype.
-    path: the folder.
-    step: not kept, as this layout has no place for it.
-    config: the network's configuration; None to take it from the shapes, see
-      `network.from_shapes`.
+    path: path of the folder.
+    step: ignored, as this layout has no place for it.
+    config: the network's configuration (JSON types); None to infer it from the
+      shapes with `network_shapes.from_shapes`.
 
   Returns:
     Path of the folder.
 
   Raises:
-    SeedError: if something is there already, the parameters are not those of
-      a T5 1.1, or cannot be stored.
+    SeedError: if something is there already, or the parameters are not those
+      of a T5 1.1 or cannot be stored.
     OSError: if it cannot be written.
 
   Example:
     >>> import tempfile
     >>> from dst_t5x.arrays import paths
-    >>> found = NetworkConfig(8, 4, 1, 1, 1, 4, 8)
+    >>> network = NetworkConfig(8, 4, 1, 1, 1, 4, 8)
     >>> params = {
     ...   path: np.ones(entry.shape, np.float32)
-    ...   for path, entry in names_of.table(found).items()
+    ...   for path, entry in names_of.table(network).items()
     ... }
     >>> with tempfile.TemporaryDirectory() as d:
     ...   sorted(os.listdir(write(paths.unflatten(params), f'{d}/t5')))
     ['config.json', 'model.safetensors']
   """
   del step
-  flat = targets.leaves(params, path)
-  target = targets.local(path)
+  flat = targets.host_arrays(params, path)
+  target = targets.free_path(path)
   specs = {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in flat.items()}
-  found = _network(specs, config, str(target))
-  about = model_config.from_network(found, _dtype(flat, str(target)))
+  network = _network(specs, config, str(target))
+  about = model_config.from_network(network, _dtype(flat, str(target)))
   tensors = [
-    _tensor(entry, flat[name]) for name, entry in names_of.table(found).items()
+    _tensor(entry, flat[path])
+    for path, entry in names_of.table(network).items()
   ]
   tensors.sort(key=lambda tensor: tensor.name)
   target.parent.mkdir(parents=True, exist_ok=True)
@@ -82,11 +83,11 @@ def _network(
   if config is None:
     return network_shapes.from_shapes(specs, location)
   try:
-    found = NetworkConfig.from_dict(config)
+    network = NetworkConfig.from_dict(config)
   except (TypeError, ValueError) as error:
     raise SeedError(f'{location}: cannot be written: {error}') from error
-  network_shapes.check(found, specs, location)
-  return found
+  network_shapes.check(network, specs, location)
+  return network
 
 
 def _dtype(flat: Mapping[str, np.ndarray], location: str) -> str:
@@ -102,9 +103,9 @@ def _dtype(flat: Mapping[str, np.ndarray], location: str) -> str:
 def _tensor(
   entry: names_of.Entry, array: np.ndarray
 ) -> safetensors_file.Tensor:
-  turned = array.T if entry.turned else array
+  stored = array.T if entry.transposed else array
   return safetensors_file.Tensor(
-    entry.name, turned.dtype.name, turned.shape, turned.nbytes, _chunks(turned)
+    entry.name, stored.dtype.name, stored.shape, stored.nbytes, _chunks(stored)
   )
 
 

@@ -1,7 +1,7 @@
-"""Hugging Face's names of T5's tensors, and ours.
+"""Our paths of T5's tensors, and the names that Hugging Face has for them.
 
-PyTorch keeps the matrix of a linear map as [out, in] and we as [in, out]; the
-table of relative positions is turned as well. The embedding is not.
+PyTorch stores the matrix of a linear map as [out, in] and we as [in, out]; the
+table of relative positions is transposed as well, the embedding is not.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ EMBEDDING = 'shared.weight'
 EMBEDDING_PATH = 'token_embedder/embedding'
 # Copies of the embedding that some files hold.
 COPIES = ('encoder.embed_tokens.weight', 'decoder.embed_tokens.weight')
-# A leftover of the first conversion of T5, which no network uses.
+# Left over from the first conversion of T5; no network uses it.
 IGNORED = (
   'decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight',
 )
@@ -27,24 +27,24 @@ class Entry(NamedTuple):
   """One tensor in both layouts.
 
   Attributes:
-    name: Hugging Face's.
-    shape: ours.
-    turned: whether theirs is transposed.
+    name: Hugging Face's name.
+    shape: shape in our layout.
+    transposed: whether Hugging Face stores it transposed.
   """
 
   name: str
   shape: tuple[int, ...]
-  turned: bool
+  transposed: bool
 
 
 def table(config: NetworkConfig) -> dict[str, Entry]:
   """Returns every tensor of a network by our path.
 
   Args:
-    config: of the network.
+    config: configuration of the network.
 
   Returns:
-    Entries by path, sorted.
+    Entries by our path, sorted.
 
   Example:
     >>> entries = table(NetworkConfig(8, 4, 1, 1, 1, 4, 8))
@@ -68,15 +68,15 @@ def table(config: NetworkConfig) -> dict[str, Entry]:
     count = getattr(config, f'num_{stack}_layers')
     for i in range(count):
       path, name = f'{stack}/layers_{i}', f'{stack}.block.{i}.layer'
-      for own, theirs, entry in _layer(config, stack):
-        entries[f'{path}/{own}'] = entry._replace(name=f'{name}.{theirs}')
+      for subpath, subname, entry in _layer(config, stack):
+        entries[f'{path}/{subpath}'] = entry._replace(name=f'{name}.{subname}')
   return {path: entries[path] for path in sorted(entries)}
 
 
 def _layer(
   config: NetworkConfig, stack: str
 ) -> Iterator[tuple[str, str, Entry]]:
-  """Yields path and name within a layer."""
+  """Yields path and name within a layer, and an entry without a name."""
   if stack == 'encoder':
     attentions = [('attention', 'attention', 'SelfAttention')]
   else:
@@ -86,16 +86,16 @@ def _layer(
     ]
   width, inner = config.emb_dim, config.num_heads * config.head_dim
   scale = Entry('', (width,), False)
-  for i, (own, norm, theirs) in enumerate(attentions):
+  for i, (path, norm, name) in enumerate(attentions):
     for letter, projection in _PROJECTIONS.items():
       yield (
-        f'{own}/{projection}/kernel',
-        f'{i}.{theirs}.{letter}.weight',
+        f'{path}/{projection}/kernel',
+        f'{i}.{name}.{letter}.weight',
         Entry('', (width, inner), True),
       )
     yield (
-      f'{own}/out/kernel',
-      f'{i}.{theirs}.o.weight',
+      f'{path}/out/kernel',
+      f'{i}.{name}.o.weight',
       Entry('', (inner, width), True),
     )
     yield f'pre_{norm}_layer_norm/scale', f'{i}.layer_norm.weight', scale

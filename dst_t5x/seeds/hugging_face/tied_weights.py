@@ -1,6 +1,7 @@
-"""Which tensors of a Hugging Face file are the embedding and the output layer.
+"""Finds the embedding and the output layer among the tensors of a file.
 
-Files may hold the embedding several times, and the output layer or not.
+Hugging Face files may hold several copies of the embedding, and they may or may
+not hold the output layer.
 """
 
 from collections.abc import Mapping
@@ -22,12 +23,13 @@ def embedding(
   stored: Specs,
   location: str,
 ) -> str:
-  """Returns the embedding's name, and drops the copies of it.
+  """Returns the name of the embedding, and removes its copies from a table.
 
   Args:
-    files: of the tensors, by name.
-    stored: shape and dtype of the tensors; copies are taken out.
-    location: of the seed, for errors.
+    files: path of the file that holds a tensor, by the tensor's name.
+    stored: shape and dtype of the tensors, by name; copies of the embedding
+      are removed from it.
+    location: location of the seed, for errors.
 
   Returns:
     The name.
@@ -36,21 +38,22 @@ def embedding(
     SeedError: if there is none, or a copy differs.
 
   Example:
-    >>> held = {'shared.weight': jax.ShapeDtypeStruct((8, 4), float)}
-    >>> embedding({'shared.weight': 'model.safetensors'}, held, 'here')
+    >>> stored = {'shared.weight': jax.ShapeDtypeStruct((8, 4), float)}
+    >>> embedding({'shared.weight': 'model.safetensors'}, stored, 'here')
     'shared.weight'
   """
-  held = [n for n in (names_of.EMBEDDING, *names_of.COPIES) if n in stored]
-  if not held:
+  copies = [n for n in (names_of.EMBEDDING, *names_of.COPIES) if n in stored]
+  if not copies:
     raise SeedError(f'the seed {location} lacks {names_of.EMBEDDING!r}')
-  for copy in held[1:]:
-    if not _same(files, stored, held[0], copy, location):
+  first, *others = copies
+  for other in others:
+    if not _same(files, stored, first, other, location):
       raise SeedError(
-        f'the seed {location} holds {copy!r}, which differs from {held[0]!r}; '
+        f'the seed {location} holds {other!r}, which differs from {first!r}; '
         'T5 has one embedding for both stacks'
       )
-    del stored[copy]
-  return held[0]
+    del stored[other]
+  return first
 
 
 def head(
@@ -60,22 +63,22 @@ def head(
   embedding: str,
   location: str,
 ) -> str | None:
-  """Returns the name of the output layer.
+  """Returns the name of the tensor that is the output layer.
 
   Args:
-    config: what config.json holds.
-    files: of the tensors, by name.
-    stored: shape and dtype of the tensors; a copy of the embedding is taken
-      out.
-    embedding: its name.
-    location: of the seed, for errors.
+    config: content of config.json.
+    files: path of the file that holds a tensor, by the tensor's name.
+    stored: shape and dtype of the tensors, by name; an output layer that only
+      copies the embedding is removed from it.
+    embedding: name of the embedding.
+    location: location of the seed, for errors.
 
   Returns:
-    The name; None if it is the embedding, scaled. It can be the embedding's,
-    too: then it shares the values, but is not scaled.
+    The name. None if the scaled embedding serves as output layer; the name of
+    the embedding if it serves unscaled.
 
   Raises:
-    SeedError: if file and config.json contradict each other.
+    SeedError: if the file and config.json contradict each other.
 
   Example:
     >>> config = {'tie_word_embeddings': True}
@@ -114,9 +117,9 @@ def _same(
   if stored[one] != stored[other]:
     return False
   at = tensor_reading.whole(stored[one].shape)
-  found = []
+  digests = []
   for name in (one, other):
     with safetensors_parts.opened(files[name], location) as handle:
       part = safetensors_parts.part(handle, name, at, location)
-      found.append(fingerprints.digest(part, name))
-  return found[0] == found[1]
+      digests.append(fingerprints.digest(part, name))
+  return digests[0] == digests[1]

@@ -1,4 +1,4 @@
-"""Which safetensors files a Hugging Face folder has, and what is in them."""
+"""Lists the weights of a Hugging Face folder: their files and shapes."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from dst_t5x.seeds.errors import SeedError
 
 ONE = 'model.safetensors'
 INDEX = 'model.safetensors.index.json'
-# Kept in formats that we do not read; the first is a pickle.
+# Weights in formats that are not read; the first two are pickles.
 _OTHERS = (
   'pytorch_model.bin',
   'pytorch_model.bin.index.json',
@@ -23,14 +23,14 @@ Tables = tuple[dict[str, str], dict[str, jax.ShapeDtypeStruct]]
 
 
 def tables(folder: str, file: str | None = None) -> Tables:
-  """Returns where every tensor lies, and its shape and dtype.
+  """Returns the file, the shape and the dtype of every tensor.
 
   Args:
-    folder: of the checkpoint.
-    file: of the weights, if not those with the usual names.
+    folder: path of the checkpoint.
+    file: path of the one file of weights; None for those with the usual names.
 
   Returns:
-    Files and specs, both by the tensor's name.
+    Paths of files, and shapes and dtypes; both by the tensor's name.
 
   Raises:
     SeedError: if a file is missing, damaged, or of a kind that is not read.
@@ -46,16 +46,18 @@ def tables(folder: str, file: str | None = None) -> Tables:
     return _read([file], folder)
   index = pathlib.Path(folder, INDEX)
   if index.is_file():
-    named = _index(index)
-    shards = sorted(set(named.values()))
-    found = _read([os.path.join(folder, shard) for shard in shards], folder)
-    for name, shard in named.items():
-      if found[0].get(name) != os.path.join(folder, shard):
-        raise SeedError(f'{folder}: {shard} lacks {name!r}, which {INDEX} says')
-    extra = sorted(set(found[0]) - set(named))
+    shard_of = _index(index)
+    shards = sorted(set(shard_of.values()))
+    files, specs = _read([os.path.join(folder, s) for s in shards], folder)
+    for name, shard in shard_of.items():
+      if files.get(name) != os.path.join(folder, shard):
+        raise SeedError(
+          f'{folder}: {shard} lacks {name!r}, which {INDEX} says it holds'
+        )
+    extra = sorted(set(files) - set(shard_of))
     if extra:
       raise SeedError(f'{folder}: {INDEX} does not name {extra[0]!r}')
-    return found
+    return files, specs
   if os.path.isfile(os.path.join(folder, ONE)):
     return _read([os.path.join(folder, ONE)], folder)
   others = [n for n in _OTHERS if os.path.exists(os.path.join(folder, n))]
@@ -73,21 +75,20 @@ def tables(folder: str, file: str | None = None) -> Tables:
 
 
 def _read(files: list[str], folder: str) -> Tables:
-  where: dict[str, str] = {}
+  file_of: dict[str, str] = {}
   specs: dict[str, jax.ShapeDtypeStruct] = {}
   for file in files:
     with safetensors_parts.opened(file, folder) as handle:
       for name, spec in safetensors_parts.specs(handle, folder).items():
-        if name in where:
-          raise SeedError(f'{file} and {where[name]} both hold {name!r}')
-        where[name], specs[name] = file, spec
-  return where, specs
+        if name in file_of:
+          raise SeedError(f'{file} and {file_of[name]} both hold {name!r}')
+        file_of[name], specs[name] = file, spec
+  return file_of, specs
 
 
 def _index(path: pathlib.Path) -> dict[str, str]:
   try:
-    named = json.loads(path.read_bytes())['weight_map']
-    items = dict(named.items())
+    shard_of = dict(json.loads(path.read_bytes())['weight_map'].items())
   except (
     ValueError,
     RecursionError,
@@ -97,7 +98,7 @@ def _index(path: pathlib.Path) -> dict[str, str]:
     AttributeError,
   ) as error:
     raise SeedError(f'{path} is no index of weights: {error!r}') from error
-  for name, shard in items.items():
+  for name, shard in shard_of.items():
     if not isinstance(shard, str) or shard != os.path.basename(shard):
       raise SeedError(f'{path}: {name!r} lies in {shard!r}, which is no file')
-  return items
+  return shard_of
