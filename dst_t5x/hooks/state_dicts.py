@@ -1,21 +1,44 @@
-"""An optimizer's state as a nested dict, as T5X wants it, and back.
+"""Trees as T5X wants them, from leaves by path, and back.
 
-T5X cannot do with the empty dicts that optax's stateless transformations leave,
-and takes '/' in a key for a level. So empty nodes are left out, and levels are
-matched by their joined names.
+In the nested dict of an optimizer's state, T5X cannot do with the empty dicts
+that optax's stateless transformations leave, and takes '/' in a key for a
+level. So empty nodes are left out, and levels are matched by joined names.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
+import jax
 from flax import traverse_util
 from flax.serialization import from_state_dict, to_state_dict
+
+from dst_t5x.arrays.paths import named_leaves
+
+
+def with_leaves(tree: Any, leaves: Mapping[str, Any]) -> Any:
+  """Returns a tree of the same structure with other leaves.
+
+  Args:
+    tree: any pytree.
+    leaves: by the paths of the tree's own leaves.
+
+  Returns:
+    The new tree.
+
+  Example:
+    >>> with_leaves({'a': {'b': 0}}, {'a/b': 1})
+    {'a': {'b': 1}}
+  """
+  return jax.tree.unflatten(
+    jax.tree.structure(tree), [leaves[path] for path in named_leaves(tree)]
+  )
 
 
 def flat(tree: Any) -> dict[str, Any]:
   """Returns the leaves of any state by joined path, without empty nodes.
 
   Args:
-    tree: what flax can serialize.
+    tree: anything that flax can serialize.
 
   Returns:
     Dict from '/'-joined path to leaf.
@@ -30,7 +53,7 @@ def flat(tree: Any) -> dict[str, Any]:
   return dict(traverse_util.flatten_dict(state, sep='/'))
 
 
-def restored(tree: Any, leaves: dict[str, Any], *, origin: str) -> Any:
+def restored(tree: Any, leaves: Mapping[str, Any], *, origin: str) -> Any:
   """Returns a state whose leaves are those of the given paths.
 
   Args:
@@ -66,9 +89,9 @@ def restored(tree: Any, leaves: dict[str, Any], *, origin: str) -> Any:
     raise ValueError(
       f'{origin} holds another optimizer state: '
       + '; '.join(
-        f'{what} {", ".join(each[:4])}{", …" if len(each) > 4 else ""}'
-        for what, each in (('it lacks', missing), ('it also holds', extra))
-        if each
+        f'{verb} {", ".join(names[:4])}{", …" if len(names) > 4 else ""}'
+        for verb, names in (('it lacks', missing), ('it also holds', extra))
+        if names
       )
       + '. Resume with the inner optimizer that the run began with'
     )
@@ -90,5 +113,5 @@ def restore_optimizer(target: Any, state: Any, state_dict: Any) -> Any:
   leaves = traverse_util.flatten_dict(state_dict['state'], sep='/')
   return (
     from_state_dict(target, state_dict['target']),
-    restored(state, dict(leaves), origin='the checkpoint'),
+    restored(state, leaves, origin='the checkpoint'),
   )

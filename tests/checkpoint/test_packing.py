@@ -59,7 +59,7 @@ def drawn(seed, fraction, dtype=np.float32):
   budgets = silos.allocate(partition.sizes, epsilon=fraction)
   old = {p: rng.normal(size=s).astype(dtype) for p, s in SHAPES.items()}
   masks = {path: np.zeros(shape, bool) for path, shape in SHAPES.items()}
-  for k, inside in zip(budgets, packing.entries(partition), strict=True):
+  for k, inside in zip(budgets, packing.silo_parts(partition), strict=True):
     places = []
     for entry in inside:
       index = np.arange(masks[entry.path].size).reshape(SHAPES[entry.path])
@@ -146,7 +146,7 @@ def test_positions_are_flat_within_their_entry():
   packed = jax.jit(
     lambda m, x: packing.pack(partition, budgets, partitioning, m, x)
   )(put(masks, partitioning), put(new, partitioning))
-  for inside, silo in zip(packing.entries(partition), packed, strict=True):
+  for inside, silo in zip(packing.silo_parts(partition), packed, strict=True):
     start = 0
     for entry, count in zip(inside, silo.counts, strict=True):
       mask, values = masks[entry.path], new[entry.path]
