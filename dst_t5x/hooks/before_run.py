@@ -9,10 +9,13 @@ from etils import epath
 from flax.core import freeze
 from flax.linen import partitioning as flax_partitioning
 
+from dst_t5x.arrays.source import Source
 from dst_t5x.checkpoint import delta_checkpoint
+from dst_t5x.checkpoint import manifest as manifest_lib
 from dst_t5x.core import plans
-from dst_t5x.hooks import axes
+from dst_t5x.hooks import axes, datasets
 from dst_t5x.hooks.optimizer import Selective
+from dst_t5x.seeds import sharded
 
 
 def check_rules(
@@ -71,6 +74,80 @@ def checkpoint_to_infer_from(
     )
   newest = delta_checkpoint.latest(checkpoint_path)
   return delta_checkpoint.open_checkpoint(newest) if newest else None
+
+
+def check_model_dir(
+  model_dir: str,
+  manifest: Mapping[str, Any] | None,
+  *,
+  method: str,
+  shards: int | None,
+) -> None:
+  """Raises if MODEL_DIR holds a checkpoint that a run cannot go on from.
+
+  Args:
+    model_dir: where the run keeps its checkpoints.
+    manifest: of the run; None if its method has no subset.
+    method: its name, for the error.
+    shards: of the data (count); None if a resume does not restore where the
+      input stands.
+
+  Raises:
+    ManifestError: if another run wrote the newest checkpoint.
+    ValueError: if it was written with other data shards.
+  """
+  newest = delta_checkpoint.latest(model_dir) if model_dir else None
+  if newest is None:
+    return
+  saved = delta_checkpoint.open_checkpoint(newest)
+  if shards is not None:
+    datasets.check_shards(newest, shards)
+  if manifest is None and saved is not None:
+    raise manifest_lib.ManifestError(
+      f'{newest} holds a delta of method {saved.manifest["method"]["name"]!r}, '
+      f'and METHOD here is {method!r}; start with an empty MODEL_DIR'
+    )
+  if manifest is not None and saved is None:
+    raise manifest_lib.ManifestError(
+      f'{newest} is no delta checkpoint: a run without a subset method '
+      'wrote it; start with an empty MODEL_DIR'
+    )
+  if manifest is not None and saved is not None:
+    manifest_lib.check_same(manifest, saved.manifest, newest)
+
+
+def seed_of(
+  checkpoint: delta_checkpoint.DeltaCheckpoint, seed_path: str | None
+) -> Source:
+  """Opens the seed of a checkpoint, and raises if it is another one's.
+
+  Args:
+    checkpoint: opened.
+    seed_path: where the seed is now; None for where the checkpoint says.
+
+  Returns:
+    The opened seed.
+
+  Raises:
+    ManifestError: if it is another seed.
+    SeedError: if it cannot be read.
+  """
+  recorded = checkpoint.manifest['seed']
+  if seed_path:
+    source = sharded.open_source(seed_path, macro='INITIAL_CHECKPOINT_PATH')
+  else:
+    source = sharded.open_source(
+      recorded['location'], macro=f'the seed that {checkpoint.location} names'
+    )
+  fingerprint = sharded.fingerprint(source)
+  if fingerprint != recorded['fingerprint']:
+    raise manifest_lib.ManifestError(
+      f'{checkpoint.location} was trained from the seed '
+      f'{recorded["location"]} with the fingerprint '
+      f'{recorded["fingerprint"]}; {source.location} has '
+      f'{fingerprint}. Give its own seed as INITIAL_CHECKPOINT_PATH'
+    )
+  return source
 
 
 def log_plan(plan: plans.Plan, shapes: Mapping[str, Any]) -> None:

@@ -1,8 +1,8 @@
 """Train states whose checkpoints hold the delta instead of the parameters.
 
-To `jit`, such a state is the dense tree of arrays that T5X knows. Only what its
-checkpoint manager asks for is sparse: `state_dict`, `restore_state` and
-`as_logical_axes` speak of the delta and of what a resume needs.
+To `jit`, such a state is the dense tree of arrays that T5X knows. Only what
+T5X's checkpoint manager asks for is sparse: `state_dict`, `restore_state` and
+`as_logical_axes` are of the delta and of what a resume needs.
 """
 
 import dataclasses

@@ -23,13 +23,11 @@ from t5x import train_state as train_state_lib  # type: ignore
 from t5x import utils  # type: ignore
 
 from dst_t5x.arrays.paths import named_leaves
-from dst_t5x.checkpoint import delta_checkpoint
 from dst_t5x.checkpoint import manifest as manifest_lib
 from dst_t5x.core.counting import Partitioning
 from dst_t5x.hooks import (
   axes,
   before_run,
-  datasets,
   delta_state,
   partitioning,
   state_dicts,
@@ -174,40 +172,31 @@ class TrainInitializer(utils.TrainStateInitializer):
     """
     optimizer_def = self._optimizer_def
     plan = optimizer_def.plan(shapes)
-    newest = delta_checkpoint.latest(model_dir) if model_dir else None
-    saved = delta_checkpoint.open_checkpoint(newest) if newest else None
-    if newest and restore_dataset:
-      shards = self._partitioner.get_data_layout().num_shards
-      datasets.check_shards(newest, shards)
-    if optimizer_def.method.score is None:
-      if saved is not None:
-        raise manifest_lib.ManifestError(
-          f'{newest} holds a delta of method '
-          f'{saved.manifest["method"]["name"]!r}, and METHOD here is '
-          f'{optimizer_def.method.name!r}; start with an empty MODEL_DIR'
-        )
-      return None
-    manifest = manifest_lib.make(
-      plan,
-      shapes,
-      epsilon=optimizer_def.epsilon,
-      silo_scheme=optimizer_def.silo_scheme,
-      inner_state=inner_state,
-      keep_first=optimizer_def.keep_first,
-      seed={
-        'location': self._source.location,
-        'layout': self._source.layout,
-        'step': self._source.step,
-        'fingerprint': self._fingerprint,
-      },
+    manifest = None
+    if optimizer_def.method.score is not None:
+      manifest = manifest_lib.make(
+        plan,
+        shapes,
+        epsilon=optimizer_def.epsilon,
+        silo_scheme=optimizer_def.silo_scheme,
+        inner_state=inner_state,
+        keep_first=optimizer_def.keep_first,
+        seed={
+          'location': self._source.location,
+          'layout': self._source.layout,
+          'step': self._source.step,
+          'fingerprint': self._fingerprint,
+        },
+      )
+    shards = self._partitioner.get_data_layout().num_shards
+    before_run.check_model_dir(
+      model_dir,
+      manifest,
+      method=optimizer_def.method.name,
+      shards=shards if restore_dataset else None,
     )
-    if newest:
-      if saved is None:
-        raise manifest_lib.ManifestError(
-          f'{newest} is no delta checkpoint: a run without a subset method '
-          'wrote it; start with an empty MODEL_DIR'
-        )
-      manifest_lib.check_same(manifest, saved.manifest, newest)
+    if manifest is None:
+      return None
     return TrainKeeper(
       plan, manifest, self._load_seed, self._fresh_inner, optimizer_def
     )
@@ -264,7 +253,7 @@ class InferenceInitializer(utils.TrainStateInitializer):
     )
     if checkpoint is None:
       return
-    source = _seed_of(checkpoint, seed_path)
+    source = before_run.seed_of(checkpoint, seed_path)
     sharded.check(source, named_leaves(self.global_train_state_shape.params))
     parameters = _partitioning(self)
     keeper = InferenceKeeper(
@@ -307,25 +296,3 @@ def _use_keeper(
   initializer.train_state_axes = delta_state.with_keeper(
     kind, initializer.train_state_axes, keeper
   )
-
-
-def _seed_of(
-  checkpoint: delta_checkpoint.DeltaCheckpoint, seed_path: str | None
-) -> Any:
-  """Opens the seed of a checkpoint, and checks that it is that seed."""
-  recorded = checkpoint.manifest['seed']
-  if seed_path:
-    source = sharded.open_source(seed_path, macro='INITIAL_CHECKPOINT_PATH')
-  else:
-    source = sharded.open_source(
-      recorded['location'], macro=f'the seed that {checkpoint.location} names'
-    )
-  fingerprint = sharded.fingerprint(source)
-  if fingerprint != recorded['fingerprint']:
-    raise manifest_lib.ManifestError(
-      f'{checkpoint.location} was trained from the seed '
-      f'{recorded["location"]} with the fingerprint '
-      f'{recorded["fingerprint"]}; {source.location} has '
-      f'{fingerprint}. Give its own seed as INITIAL_CHECKPOINT_PATH'
-    )
-  return source

@@ -53,6 +53,48 @@ def flat(tree: Any) -> dict[str, Any]:
   return dict(traverse_util.flatten_dict(state, sep='/'))
 
 
+def placed(folder: str, tree: Any) -> dict[str, Any]:
+  """Returns the leaves of any state by their path in a checkpoint.
+
+  Args:
+    folder: that the state has in the checkpoint.
+    tree: what flax can serialize; None is no leaf.
+
+  Returns:
+    Dict from '/'-joined path to leaf.
+
+  Example:
+    >>> placed('state/a', {'b': 1}), placed('state/c', 2)
+    ({'state/a/b': 1}, {'state/c': 2})
+  """
+  return {
+    f'{folder}/{path}' if path else folder: leaf
+    for path, leaf in flat(tree).items()
+    if leaf is not None
+  }
+
+
+def placed_in(folder: str, leaves: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the leaves of one state in a checkpoint, as `flat` names them.
+
+  Args:
+    folder: that the state has in the checkpoint.
+    leaves: of the whole checkpoint, by path.
+
+  Returns:
+    Dict from '/'-joined path in the state to leaf.
+
+  Example:
+    >>> placed_in('state/a', {'state/a/b': 1, 'state/ab': 2})
+    {'b': 1}
+  """
+  return {
+    path.removeprefix(folder).removeprefix('/'): leaf
+    for path, leaf in leaves.items()
+    if path == folder or path.startswith(f'{folder}/')
+  }
+
+
 def restored(tree: Any, leaves: Mapping[str, Any], *, origin: str) -> Any:
   """Returns a state whose leaves are those of the given paths.
 

@@ -122,7 +122,7 @@ class TrainKeeper:
       **saved_arrays.to_arrays(self.silos, opening, 'first_'),
     }
     for name in (*_SMALL, 'inner') if self._saves_inner else _SMALL:
-      arrays |= _placed(f'state/{name}', getattr(kept, name))
+      arrays |= state_dicts.placed(f'state/{name}', getattr(kept, name))
     return arrays
 
   def state_dict(self, state: Any) -> dict[str, Any]:
@@ -136,7 +136,7 @@ class TrainKeeper:
     """
     axes: dict[str, Any] = dict.fromkeys(self.arrays(state), PartitionSpec())
     if self._saves_inner:
-      axes |= _placed('state/inner', train_axes(state).inner)
+      axes |= state_dicts.placed('state/inner', train_axes(state).inner)
     return paths.unflatten(axes)
 
   def restore(self, state: Any, state_dict: Any) -> Any:
@@ -150,8 +150,16 @@ class TrainKeeper:
     first = self._packed(arrays, 'first_') if first_shapes else ()
     target, masks, opening = self._merge(seed, delta, held, first)
     params = state_dicts.with_leaves(state.params, target)
+
+    def restored(name: str) -> Any:
+      return state_dicts.restored(
+        getattr(shapes, name),
+        state_dicts.placed_in(f'state/{name}', arrays),
+        origin='the checkpoint',
+      )
+
     if self._saves_inner:
-      inner = _restored('inner', shapes, arrays)
+      inner = restored('inner')
     else:
       logging.warning(
         'Resuming from weights only: the checkpoint holds no state of the '
@@ -162,7 +170,7 @@ class TrainKeeper:
       seed=self._stowed(seed),
       masks=masks,
       inner=inner,
-      **{name: _restored(name, shapes, arrays) for name in _SMALL},
+      **{name: restored(name) for name in _SMALL},
     )
     logging.info(
       'Resuming DST after %d of its own steps.', int(np.asarray(kept.count))
@@ -290,25 +298,3 @@ def _check_dtypes(delta: Any, seed: Any, plan: plans.Plan) -> None:
         f'and the seed is {dtype}: bind utils.SaveCheckpointConfig.dtype = '
         f"'{dtype}', which is also what a resume restores"
       )
-
-
-def _placed(folder: str, tree: Any) -> dict[str, Any]:
-  """Returns a tree's leaves by their path in the checkpoint."""
-  return {
-    f'{folder}/{path}' if path else folder: leaf
-    for path, leaf in state_dicts.flat(tree).items()
-    if leaf is not None
-  }
-
-
-def _restored(name: str, shapes: Any, arrays: Mapping[str, Any]) -> Any:
-  """Returns a field of the method's state from a checkpoint's arrays."""
-  folder = f'state/{name}'
-  leaves = {
-    path.removeprefix(folder).removeprefix('/'): leaf
-    for path, leaf in arrays.items()
-    if path == folder or path.startswith(f'{folder}/')
-  }
-  return state_dicts.restored(
-    getattr(shapes, name), leaves, origin='the checkpoint'
-  )
