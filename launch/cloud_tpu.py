@@ -78,7 +78,7 @@ def plan(accelerator: str, as_json: bool, flags: tuple[str, ...]) -> None:
 
   FLAGS, after --, are those of T5X.
   """
-  from dst_t5x.planning import recipe_plan
+  from dst_t5x.planning import plan_table, recipe_plan
 
   found = recipe_plan.of_recipe(
     tpu_flags.normal(flags), slices.parse(accelerator)
@@ -86,7 +86,7 @@ def plan(accelerator: str, as_json: bool, flags: tuple[str, ...]) -> None:
   if as_json:
     click.echo(json.dumps(found.to_json(), indent=2))
   else:
-    click.echo(tpu_options.table(found.rows()))
+    click.echo(tpu_options.table(plan_table.rows(found)))
 
 
 @main.command()

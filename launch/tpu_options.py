@@ -252,10 +252,10 @@ def check_plan(
     ValueError: if the flags cannot be read, or the plan does not fit.
   """
   # Imports JAX, which `list` and `delete` can do without.
-  from dst_t5x.planning import recipe_plan
+  from dst_t5x.planning import plan_table, recipe_plan
 
   plan = recipe_plan.of_recipe(flags, slices.parse(run.accelerator))
-  click.echo(table(plan.rows()))
+  click.echo(table(plan_table.rows(plan)))
   # It counts a training, which takes more than the other mains.
   if main == 'train' and not plan.fits and not ignore:
     raise ValueError(

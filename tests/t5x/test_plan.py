@@ -18,8 +18,8 @@ from dst_t5x.arrays.paths import named_leaves
 from dst_t5x.core import methods
 from dst_t5x.hooks import axes as axes_lib
 from dst_t5x.hooks import optimizer, partitioning
-from dst_t5x.planning import recipe_plan, slices
-from dst_t5x.recipes import recipe
+from dst_t5x.planning import parameter_bytes, recipe_plan, slices
+from dst_t5x.recipes import gin_flags, recipe
 from tests.t5x import libtpu
 
 BATCH = (
@@ -37,7 +37,7 @@ def test_counts_what_t5x_keeps(parts):
     '--gin.EPSILON=0.01',
     f'--gin.NUM_PARTITIONS={parts}',
   ]
-  read = recipe.read(recipe.flags(arguments))
+  read = recipe.read(gin_flags.parse(arguments))
   # Wide enough for some parameters to be factored, and some not.
   read = read._replace(
     network=dataclasses.replace(read.network, emb_dim=256, mlp_dim=256)
@@ -76,7 +76,7 @@ def test_counts_what_t5x_keeps(parts):
   specs = axes_lib.named(axes.params)
   for path, spec in specs.items():
     split = [i for i, axis in enumerate(spec or ()) if axis == 'model']
-    known = recipe_plan.split_axis(path)
+    known = parameter_bytes.split_axis(path)
     assert split == ([] if known is None else [known]), path
 
   def local(shapes, axes):

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from dst_t5x.arrays import fingerprints, safetensors_file
+from dst_t5x.arrays import dtypes, fingerprints, safetensors_file
 from dst_t5x.delta.types import DeltaError, SubsetDelta
 
 FORMAT = 'dst_t5x.plain_delta'
@@ -110,7 +110,7 @@ def write_arrays(
     for name, array in arrays.items()
   ]
   # Wide dtypes first, so that every tensor is aligned in a memory map.
-  tensors.sort(key=lambda t: (-fingerprints.DTYPES[t.dtype].itemsize, t.name))
+  tensors.sort(key=lambda t: (-dtypes.DTYPES[t.dtype].itemsize, t.name))
   try:
     return safetensors_file.write(path, tensors, metadata)
   except ValueError as error:
