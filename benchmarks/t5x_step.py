@@ -30,9 +30,11 @@ from jax.sharding import PartitionSpec
 from t5x import adafactor, models, trainer, utils  # type: ignore
 from t5x.examples.t5 import network  # type: ignore
 
+from dst_t5x.arrays.paths import named_leaves
 from dst_t5x.core import methods, thresholds
 from dst_t5x.core.counting import Partitioning
-from dst_t5x.hooks import inner, partitioning, subset_metrics
+from dst_t5x.hooks import axes as axes_lib
+from dst_t5x.hooks import partitioning, subset_metrics
 from dst_t5x.hooks.optimizer import Selective
 
 VARIANTS = ('full', 'exact', 'reported', 'by_sorting')
@@ -87,13 +89,14 @@ def variant_of(
   )
   axes = initializer.train_state_axes
   if name != 'full':
-    specs = inner.named_axes(axes.params)
+    specs = axes_lib.named(axes.params)
     definition.set_partitioning(Partitioning(partitioner.mesh, specs))
   state = initializer.from_scratch(jax.random.PRNGKey(0))
   if name != 'full':
     # The seed is the start, in memory of its own, as after a restore.
     states = dict(state.param_states)
-    seed = jax.tree.map(jnp.copy, state.params)
+    params = named_leaves(state.params)
+    seed = {path: jnp.copy(x) for path, x in params.items()}
     states['selective'] = states['selective']._replace(seed=seed)
     kept = state._optimizer
     kept = kept.replace(state=kept.state.replace(param_states=states))

@@ -5,7 +5,6 @@ gathered, resharded or copied to the host as a whole, and the result has the
 sharding of the input.
 """
 
-import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -131,10 +130,24 @@ def put(data: jax.Array, index: Any, values: Any) -> jax.Array:
   # so bits are scattered instead.
   if data.dtype == jnp.bool_:
     return data.at[index].set(values, mode='drop')
-  kind = bit_types.unsigned(data.dtype)
-  as_bits = functools.partial(jax.lax.bitcast_convert_type, new_dtype=kind)
   bits = as_bits(data).at[index].set(as_bits(values), mode='drop')
   return jax.lax.bitcast_convert_type(bits, data.dtype)
+
+
+def as_bits(data: jax.Array) -> jax.Array:
+  """Returns the bit patterns of an array, in which a NaN equals itself.
+
+  Args:
+    data: any shape and any dtype of up to 8 bytes.
+
+  Returns:
+    Unsigned integers of the same width and shape; can be compiled.
+
+  Example:
+    >>> as_bits(jnp.float32([0.0])) == as_bits(jnp.float32([-0.0]))
+    Array([False], dtype=bool)
+  """
+  return jax.lax.bitcast_convert_type(data, bit_types.unsigned(data.dtype))
 
 
 _put = jax.jit(put)

@@ -3,16 +3,18 @@
   MODEL_DIR/checkpoint_N/
     state/      one Orbax item:
       target/SILO             [k] values of the parameters in the subset
-      state/positions/SILO    int32[k] where they are, flat, within one entry
-      state/counts/SILO       int32[entries] how many belong to each entry
+      state/positions/SILO    int32[k] where they are, flat, within one part
+      state/counts/SILO       int32[parts] how many belong to each part
       state/manifest          uint8[n] JSON: method, silos, seed
       state/step, …           what a bit-identical resume needs
       state/inner/…           the inner optimizer's state
     dataset/    where the input stands, if it was saved
 
-A silo's name stands with '.' for '/'; silos whose budget is 0 are left out.
+A part of a silo is a tensor, or one slice of a stack. A silo's name stands with
+'.' for '/'; silos whose budget is 0 are left out.
 """
 
+import pathlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -33,8 +35,8 @@ class DeltaCheckpoint(NamedTuple):
 
   Attributes:
     location: of the checkpoint.
-    item: folder of its Orbax item.
-    manifest: what it says about itself.
+    item: folder of its Orbax item, `state`.
+    manifest: what it says about itself; see `checkpoint.manifest`.
     shapes: shape and dtype of every array, by path.
   """
 
@@ -54,6 +56,37 @@ def key(silo: str) -> str:
   return silo.replace('/', '.')
 
 
+class SiloPaths(NamedTuple):
+  """Where the arrays of a silo are in a checkpoint."""
+
+  values: str
+  positions: str
+  counts: str
+
+
+def silo_paths(silo: str, prefix: str = '') -> SiloPaths:
+  """Returns where the arrays of a silo are.
+
+  Args:
+    silo: its name.
+    prefix: '' for the delta; 'held_' or 'first_' for subsets of which only the
+      positions are kept.
+
+  Returns:
+    Paths in the checkpoint.
+
+  Example:
+    >>> silo_paths('encoder/mlp').positions
+    'state/positions/encoder.mlp'
+  """
+  name = key(silo)
+  return SiloPaths(
+    f'target/{name}',
+    f'state/{prefix}positions/{name}',
+    f'state/{prefix}counts/{name}',
+  )
+
+
 def latest(location: str) -> str | None:
   """Returns the newest checkpoint in a folder.
 
@@ -61,7 +94,7 @@ def latest(location: str) -> str | None:
     location: a run's MODEL_DIR, or a checkpoint itself.
 
   Returns:
-    The checkpoint; `location` if it is one, None if there is none.
+    The checkpoint; `location` itself if it is one, None if there is none.
 
   Example:
     >>> latest('no/such/run') is None
@@ -80,7 +113,7 @@ def open_checkpoint(location: str) -> DeltaCheckpoint | None:
     location: such as MODEL_DIR/checkpoint_1000; path or URL.
 
   Returns:
-    The checkpoint; None if it is a checkpoint of whole parameters, or none.
+    The checkpoint; None if it holds whole parameters, or is no checkpoint.
 
   Raises:
     SeedError: if it cannot be read.
@@ -98,7 +131,7 @@ def open_checkpoint(location: str) -> DeltaCheckpoint | None:
 
 
 def must_open(location: str) -> DeltaCheckpoint:
-  """Opens a checkpoint that holds a delta, or says what it is instead.
+  """Opens a checkpoint that holds a delta, or raises if it holds none.
 
   Args:
     location: such as MODEL_DIR/checkpoint_1000; path or URL.
@@ -109,9 +142,9 @@ def must_open(location: str) -> DeltaCheckpoint:
   Raises:
     ManifestError: if it is no delta checkpoint.
   """
-  found = open_checkpoint(location)
-  if found is not None:
-    return found
+  checkpoint = open_checkpoint(location)
+  if checkpoint is not None:
+    return checkpoint
   names = folders.checkpoint_names(location)
   if names:
     raise ManifestError(
@@ -139,48 +172,73 @@ def read(
   return _arrays(checkpoint.item, names, checkpoint.location)
 
 
-def changed(
-  checkpoint: DeltaCheckpoint,
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-  """Reads the delta.
+class CheckpointBytes(NamedTuple):
+  """How large the parts of a checkpoint are (bytes).
+
+  Attributes:
+    delta: positions, counts and values, as arrays.
+    inner_state: the inner optimizer's arrays.
+    other_state: everything else in the item, as arrays.
+    state_on_disk: of the item's files, which are compressed.
+    dataset_on_disk: of the files that say where the input stands.
+  """
+
+  delta: int
+  inner_state: int
+  other_state: int
+  state_on_disk: int
+  dataset_on_disk: int
+
+
+def checkpoint_bytes(checkpoint: DeltaCheckpoint) -> CheckpointBytes:
+  """Returns how large the parts of a checkpoint are.
 
   Args:
-    checkpoint: opened.
+    checkpoint: opened, on this machine.
 
   Returns:
-    For every parameter int64[n] flat positions, sorted, and the values there.
-
-  Raises:
-    ManifestError: if counts, positions or shapes contradict each other.
+    Bytes of each part.
   """
-  shapes = {
-    path: (dtype, tuple(shape))
-    for path, (dtype, shape) in checkpoint.manifest['parameters'].items()
-  }
-  found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {
-    p: [] for p in shapes
-  }
-  arrays = _delta_arrays(checkpoint)
-  for name, budget, inside in checkpoint.manifest['silos']:
-    if not budget:
-      continue
-    values, positions, counts = (arrays[each] for each in _names(name))
-    if counts.shape != (len(inside),) or not (
-      counts.min() >= 0 and counts.sum() <= budget == positions.size
-    ):
-      raise ManifestError(
-        f'{checkpoint.location}: the counts of silo {name!r} contradict its '
-        f'budget of {budget}'
-      )
-    start = 0
-    for (path, index, axis), count in zip(inside, counts, strict=True):
-      own = slice(start, start + int(count))
-      start += int(count)
-      flat = _whole(positions[own], shapes[path][1], index, axis, checkpoint)
-      found[path].append((flat, values[own]))
-  return {
-    path: _merged(parts, shapes[path][0]) for path, parts in found.items()
-  }
+  arrays = array_bytes(checkpoint.shapes)
+  state = pathlib.Path(checkpoint.item)
+  return CheckpointBytes(
+    arrays['delta'],
+    arrays['inner'],
+    arrays['other'],
+    _on_disk(state),
+    _on_disk(state.parent / 'dataset'),
+  )
+
+
+def array_bytes(shapes: Mapping[str, Any]) -> dict[str, int]:
+  """Returns how large the arrays of a checkpoint are together.
+
+  Args:
+    shapes: shape and dtype of every array, by its path in the checkpoint.
+
+  Returns:
+    Bytes of the 'delta', of the 'inner' optimizer's state and of all 'other'
+    arrays.
+
+  Example:
+    >>> step = jax.ShapeDtypeStruct((), np.dtype('int32'))
+    >>> array_bytes({'state/step': step})
+    {'delta': 0, 'inner': 0, 'other': 4}
+  """
+  sizes = {'delta': 0, 'inner': 0, 'other': 0}
+  for path, leaf in shapes.items():
+    group = 'other'
+    if path.startswith(('target/', 'state/positions/', 'state/counts/')):
+      group = 'delta'
+    elif path.startswith('state/inner/'):
+      group = 'inner'
+    size = int(np.prod(leaf.shape, dtype=np.int64))
+    sizes[group] += size * np.dtype(leaf.dtype).itemsize
+  return sizes
+
+
+def _on_disk(folder: pathlib.Path) -> int:
+  return sum(f.stat().st_size for f in folder.rglob('*') if f.is_file())
 
 
 def _shapes(item: str, location: str) -> dict[str, jax.ShapeDtypeStruct]:
@@ -201,53 +259,3 @@ def _arrays(
   arguments: Any = {n: ocp.RestoreArgs(restore_type=np.ndarray) for n in names}
   restored = orbax_items.restore(item, paths.unflatten(arguments), location)
   return paths.flatten(restored)
-
-
-def _names(silo: str) -> tuple[str, str, str]:
-  """Returns where values, positions and counts of a silo are."""
-  name = key(silo)
-  return (
-    f'target/{name}',
-    f'state/positions/{name}',
-    f'state/counts/{name}',
-  )
-
-
-def _delta_arrays(checkpoint: DeltaCheckpoint) -> dict[str, np.ndarray]:
-  """Reads the arrays of all silos at once."""
-  silos = checkpoint.manifest['silos']
-  names = [each for silo, k, _ in silos if k for each in _names(silo)]
-  missing = [each for each in names if each not in checkpoint.shapes]
-  if missing:
-    raise ManifestError(f'{checkpoint.location} lacks {", ".join(missing)}')
-  return read(checkpoint, names)
-
-
-def _whole(
-  positions: np.ndarray,
-  shape: tuple[int, ...],
-  index: int | None,
-  axis: int | None,
-  checkpoint: DeltaCheckpoint,
-) -> np.ndarray:
-  """Returns positions in the whole tensor, from those in one slice of it."""
-  inner = [size for d, size in enumerate(shape) if d != axis]
-  size = int(np.prod(inner, dtype=np.int64))
-  if positions.size and not 0 <= positions.min() <= positions.max() < size:
-    raise ManifestError(f'{checkpoint.location}: a position is out of range')
-  if axis is None:
-    return positions.astype(np.int64)
-  at = list(np.unravel_index(positions.astype(np.int64), inner))
-  at.insert(axis, np.full(positions.shape, index, np.int64))
-  return np.ravel_multi_index(tuple(at), shape)
-
-
-def _merged(
-  parts: Sequence[tuple[np.ndarray, np.ndarray]], dtype: str
-) -> tuple[np.ndarray, np.ndarray]:
-  positions = np.concatenate([np.empty(0, np.int64), *(p for p, _ in parts)])
-  values = np.concatenate(
-    [np.empty(0, np.dtype(dtype)), *(v for _, v in parts)]
-  )
-  order = np.argsort(positions, kind='stable')
-  return positions[order], values[order]

@@ -1,29 +1,42 @@
-"""From a delta file or a delta checkpoint of T5X to whole parameters."""
+"""From a delta file or a delta checkpoint of T5X to files and whole models."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from dst_t5x import delta, seeds
 from dst_t5x.arrays import paths
-from dst_t5x.checkpoint import delta_checkpoint
-from dst_t5x.checkpoint.delta_checkpoint import DeltaCheckpoint
+from dst_t5x.checkpoint import delta_checkpoint, delta_reading, vllm_patch
+from dst_t5x.checkpoint.delta_checkpoint import (
+  CheckpointBytes,
+  DeltaCheckpoint,
+)
 from dst_t5x.delta import difference
-from dst_t5x.delta.file import container
+from dst_t5x.delta.file import container, plain
 from dst_t5x.delta.types import DeltaFileError, SubsetDelta, WrongSeedError
 
+OWN = 'dst_t5x'
 
-class Adapted(NamedTuple):
-  """What a delta and its seed stand for.
+# What each kind of file is written by: takes the delta, the file's path and the
+# seed's parameters (None if nobody named a seed), returns the size in bytes.
+WRITERS: Mapping[str, Callable[[SubsetDelta, str, Any], int]] = {
+  OWN: lambda delta, out, _: container.write(delta, out),
+  'plain': lambda delta, out, _: plain.write(delta, out),
+  'vllm': lambda delta, out, seed: vllm_patch.write(delta, out, seed=seed),
+}
+
+
+class TunedModel(NamedTuple):
+  """A seed and what a delta makes of it.
 
   Attributes:
     seed: Θ⁰, nested arrays on the host.
     params: Θ; tensors that did not change are the seed's own arrays.
     delta: what turns one into the other.
     step: in T5X's count, the seed's own steps included.
-    config: the network's configuration, if the seed tells.
+    config: the network's configuration; None if the seed does not say it.
   """
 
   seed: Mapping[str, Any]
@@ -33,8 +46,106 @@ class Adapted(NamedTuple):
   config: Mapping[str, Any] | None
 
 
-def load(source: str, seed: str | None = None) -> Adapted:
-  """Returns what a delta stands for, wherever it is kept.
+class Exported(NamedTuple):
+  """What was written.
+
+  Attributes:
+    out: the file.
+    bytes: size of the file (bytes).
+    layout: 'dst_t5x', 'plain' or 'vllm'.
+    positions: in the delta (count).
+    budget: the most positions that the run could change (count), if known.
+    method: that chose the subset.
+    steps: of fine-tuning (count).
+    seed_fingerprint: of the seed.
+    result_fingerprint: of the tuned parameters.
+    checkpoint_bytes: of the parts of the checkpoint; None for a file.
+  """
+
+  out: str
+  bytes: int
+  layout: str
+  positions: int
+  budget: int | None
+  method: str
+  steps: int
+  seed_fingerprint: str
+  result_fingerprint: str
+  checkpoint_bytes: CheckpointBytes | None
+
+
+def export_delta(
+  source: str,
+  out: str,
+  *,
+  layout: str = OWN,
+  seed: str | None = None,
+  differences: bool = False,
+) -> Exported:
+  """Writes the delta of a checkpoint or a file to another file.
+
+  Args:
+    source: a delta file, or a delta checkpoint of T5X.
+    out: the file to write, ending in .safetensors.
+    layout: 'dst_t5x' for our own format, 'plain' for positions and values as
+      they are, 'vllm' for vLLM's SparseWeightPatch.
+    seed: path of the seed; None for the one that a checkpoint names. A file
+      needs it only if its values are differences from the seed, or for those.
+    differences: whether 'dst_t5x' stores values as differences from the seed.
+
+  Returns:
+    What was written.
+
+  Raises:
+    ValueError: if there is no such layout, or it stores no differences, or they
+      need a seed that nobody named.
+    DeltaError: if the delta cannot be read, is of another seed, or cannot be
+      stored.
+    SeedError: if the seed cannot be read, or is no T5 1.1 and 'vllm' needs one.
+    ManifestError: if there is no checkpoint, or it contradicts itself.
+    OSError: if the file cannot be written; what was there is still there.
+  """
+  if layout not in WRITERS:
+    raise ValueError(f'no layout {layout!r}; there are {", ".join(WRITERS)}')
+  if differences and layout != OWN:
+    raise ValueError(
+      f'--differences is for --to {OWN}; --to {layout} stores values as they '
+      'are'
+    )
+  sizes, params = None, None
+  if not is_file(source):
+    checkpoint = delta_checkpoint.must_open(source)
+    tuned = load_checkpoint(checkpoint, seed)
+    exported, params = tuned.delta, tuned.seed
+    sizes = delta_checkpoint.checkpoint_bytes(checkpoint)
+  elif seed is not None:
+    tuned = load(source, seed)
+    exported, params = tuned.delta, tuned.seed
+  elif differences:
+    raise ValueError(f'{source}: differences need --seed')
+  else:
+    exported = container.read(source)
+  if differences:
+    size = container.write(exported, out, seed=params)
+  else:
+    size = WRITERS[layout](exported, out, params)
+  info = exported.info
+  return Exported(
+    out,
+    size,
+    layout,
+    exported.size,
+    info.budget,
+    info.method,
+    info.step,
+    info.seed_fingerprint,
+    info.result_fingerprint,
+    sizes,
+  )
+
+
+def load(source: str, seed: str | None = None) -> TunedModel:
+  """Reads a delta and its seed, wherever the delta is kept.
 
   Args:
     source: a delta file, or a delta checkpoint of T5X.
@@ -50,23 +161,23 @@ def load(source: str, seed: str | None = None) -> Adapted:
     ManifestError: if there is no checkpoint, or it contradicts itself.
   """
   if not is_file(source):
-    return adapted(delta_checkpoint.must_open(source), seed)
+    return load_checkpoint(delta_checkpoint.must_open(source), seed)
   if seed is None:
     raise DeltaFileError(
       f'{source}: a file does not tell where its seed is; give the seed, such '
       'as --seed bundled'
     )
   step = seeds.open_source(seed).step or 0
-  read = seeds.read(seed)
-  found = container.read(source, seed=read.params)
-  params = delta.apply(read.params, found)
-  return Adapted(
-    read.params, params, found, step + found.info.step, read.config
+  base = seeds.read(seed)
+  loaded = container.read(source, seed=base.params)
+  params = delta.apply(base.params, loaded)
+  return TunedModel(
+    base.params, params, loaded, step + loaded.info.step, base.config
   )
 
 
 def is_file(source: str) -> bool:
-  """Returns whether a delta is kept in a file, not a checkpoint.
+  """Returns whether a delta is kept in a file, not in a checkpoint.
 
   Args:
     source: path of the delta.
@@ -81,8 +192,10 @@ def is_file(source: str) -> bool:
   return source.endswith('.safetensors') or os.path.isfile(source)
 
 
-def adapted(checkpoint: DeltaCheckpoint, seed: str | None = None) -> Adapted:
-  """Returns what a delta checkpoint stands for, checked against its seed.
+def load_checkpoint(
+  checkpoint: DeltaCheckpoint, seed: str | None = None
+) -> TunedModel:
+  """Reads the delta of a checkpoint and its seed, and checks that they fit.
 
   Args:
     checkpoint: opened.
@@ -97,24 +210,25 @@ def adapted(checkpoint: DeltaCheckpoint, seed: str | None = None) -> Adapted:
     ManifestError: if the checkpoint contradicts itself.
   """
   manifest = checkpoint.manifest
-  told = manifest['seed']
-  read = seeds.read(seed or told['location'])
-  if read.fingerprint != told['fingerprint']:
+  recorded = manifest['seed']
+  base = seeds.read(seed or recorded['location'])
+  if base.fingerprint != recorded['fingerprint']:
     raise WrongSeedError(
-      f'{checkpoint.location} was trained from the seed {told["location"]} '
-      f'with the fingerprint {told["fingerprint"]}; {read.location} has '
-      f'{read.fingerprint}'
+      f'{checkpoint.location} was trained from the seed '
+      f'{recorded["location"]} with the fingerprint '
+      f'{recorded["fingerprint"]}; {base.location} has {base.fingerprint}'
     )
-  flat = paths.flatten(read.params)
+  flat = paths.flatten(base.params)
   tuned = dict(flat)
-  for path, (positions, values) in delta_checkpoint.changed(checkpoint).items():
+  changes = delta_reading.read_delta(checkpoint)
+  for path, (positions, values) in changes.items():
     if positions.size:
       tuned[path] = np.array(flat[path])
       tuned[path].reshape(-1)[positions] = values
   counts = delta_checkpoint.read(checkpoint, ['state/step', 'state/count'])
   params = paths.unflatten(tuned)
-  found = difference.diff(
-    read.params,
+  taken = difference.diff(
+    base.params,
     params,
     method=manifest['method']['name'],
     epsilon=manifest['epsilon'],
@@ -122,6 +236,6 @@ def adapted(checkpoint: DeltaCheckpoint, seed: str | None = None) -> Adapted:
     silo_rule=manifest['silo_rule'],
     step=int(counts['state/count']),
   )
-  return Adapted(
-    read.params, params, found, int(counts['state/step']), read.config
+  return TunedModel(
+    base.params, params, taken, int(counts['state/step']), base.config
   )

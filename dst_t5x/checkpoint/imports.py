@@ -1,7 +1,8 @@
 """From a delta file to a delta checkpoint that T5X infers from.
 
-The layout is told in `delta_checkpoint`. Every parameter is a silo of its own,
-with as many places as it has positions; there is no state of an optimizer.
+`delta_checkpoint` says what is in such a checkpoint. Here every tensor is a
+silo of its own, whose budget is the number of its positions, and there is no
+state of an optimizer.
 """
 
 import math
@@ -14,13 +15,12 @@ import numpy as np
 from dst_t5x import delta, seeds
 from dst_t5x.arrays import paths
 from dst_t5x.arrays.bit_types import bits
-from dst_t5x.checkpoint import delta_checkpoint, manifest
+from dst_t5x.checkpoint import delta_checkpoint, delta_reading, manifest
 from dst_t5x.core import plans, schedules, silos, thresholds
 from dst_t5x.core.methods import Method
 from dst_t5x.delta.file import container
 from dst_t5x.delta.types import DeltaError, SubsetDelta
-from dst_t5x.seeds import orbax_items, targets
-from dst_t5x.seeds import sharded as seed_hook
+from dst_t5x.seeds import orbax_items, sharded, targets
 
 
 class Imported(NamedTuple):
@@ -43,16 +43,16 @@ class Imported(NamedTuple):
   result_fingerprint: str
 
 
-def write(
+def import_delta(
   file: str | os.PathLike[str],
   out: str | os.PathLike[str],
   *,
   seed: str,
 ) -> Imported:
-  """Writes a delta as a checkpoint of T5X, all of it or nothing.
+  """Writes the delta in a file as a checkpoint of T5X, all of it or nothing.
 
   Args:
-    file: the delta.
+    file: the delta file.
     out: `…/checkpoint_<step>`, or the folder to make that in; the step is the
       seed's and the delta's together.
     seed: path of the seed, or 'bundled'.
@@ -66,52 +66,52 @@ def write(
     SeedError: if the seed cannot be read, or something is there already.
     OSError: if it cannot be written.
   """
-  location = seed_hook.absolute(seed)
+  location = sharded.absolute(seed)
   opened = seeds.open_source(location)
-  read = seeds.read(location)
-  found = container.read(file, seed=read.params)
-  delta.apply(read.params, found)  # checks all that can be checked
-  step = (opened.step or 0) + found.info.step
+  base = seeds.read(location)
+  imported = container.read(file, seed=base.params)
+  delta.apply(base.params, imported)  # checks all that can be checked
+  step = (opened.step or 0) + imported.info.step
   targets.checkpoint_folder(out, step)
-  flat = paths.flatten(read.params)
+  flat = paths.flatten(base.params)
   about = _manifest(
-    found,
+    imported,
     flat,
     {
       'location': location,
       'layout': opened.layout,
       'step': opened.step,
-      'fingerprint': read.fingerprint,
+      'fingerprint': base.fingerprint,
     },
   )
   written = orbax_items.write(
-    out, step, _state(found, step, manifest.to_bytes(about), os.fspath(file))
+    out, step, _state(imported, step, manifest.to_bytes(about), os.fspath(file))
   )
-  _check(found, written)
+  _check(imported, written)
   return Imported(
     written,
     step,
-    found.size,
+    imported.size,
     location,
-    read.fingerprint,
-    found.info.result_fingerprint,
+    base.fingerprint,
+    imported.info.result_fingerprint,
   )
 
 
 def _manifest(
-  found: SubsetDelta, flat: Mapping[str, Any], seed: Mapping[str, Any]
+  imported: SubsetDelta, flat: Mapping[str, Any], seed: Mapping[str, Any]
 ) -> dict[str, Any]:
   shapes = {path: tuple(leaf.shape) for path, leaf in flat.items()}
-  # How the subset was chosen is not known any more, only by whom.
+  # A file says which method chose the subset, and nothing else of the choice.
   method = Method(
-    name=found.info.method,
+    name=imported.info.method,
     score=None,
     schedule=schedules.every_step(),
     silos='tensor',
     mask_gradients=False,
     threshold=thresholds.exact,
   )
-  entries = found.entries
+  entries = imported.entries
   plan = plans.Plan(
     method=method,
     silos=silos.assign(shapes, scheme='tensor'),
@@ -122,26 +122,26 @@ def _manifest(
   about = manifest.make(
     plan,
     paths.unflatten(flat),
-    epsilon=found.info.epsilon,
-    silo_scheme=found.info.silo_rule,
+    epsilon=imported.info.epsilon,
+    silo_scheme=imported.info.silo_rule,
     inner_state='none',
     keep_first=False,
     seed=seed,
   )
-  return {**about, 'budget': found.info.budget}
+  return {**about, 'budget': imported.info.budget}
 
 
 def _state(
-  found: SubsetDelta, step: int, about: np.ndarray, file: str
+  imported: SubsetDelta, step: int, about: np.ndarray, file: str
 ) -> dict[str, Any]:
-  entries = {path: e for path, e in found.entries.items() if e.size}
-  keys = {path: delta_checkpoint.key(path) for path in entries}
+  entries = {path: e for path, e in imported.entries.items() if e.size}
+  places = {path: delta_checkpoint.silo_paths(path) for path in entries}
   if not entries:
     raise DeltaError(
       f'{file}: the delta is empty; a checkpoint of T5X would hold nothing: '
       'infer from the seed itself'
     )
-  if len(set(keys.values())) < len(keys):
+  if len(set(places.values())) < len(places):
     raise DeltaError(
       f'{file}: two parameters have the same name with "." for "/", which a '
       'checkpoint of T5X cannot hold'
@@ -149,30 +149,27 @@ def _state(
   for path, entry in entries.items():
     if math.prod(entry.shape) > 2**31:
       raise DeltaError(
-        f'{file}: {path!r} has {math.prod(entry.shape)} entries; positions in '
-        f'a checkpoint of T5X are 32-bit, for at most {2**31}'
+        f'{file}: {path!r} has {math.prod(entry.shape)} parameters; positions '
+        f'in a checkpoint of T5X are 32-bit, for at most {2**31}'
       )
-  return {
-    'target': {keys[p]: e.values for p, e in entries.items()},
-    'state': {
-      'step': np.int32(step),
-      'count': np.int32(found.info.step),
-      'manifest': about,
-      'positions': {
-        keys[p]: e.positions.astype(np.int32) for p, e in entries.items()
-      },
-      'counts': {
-        keys[p]: np.array([e.size], np.int32) for p, e in entries.items()
-      },
-    },
+  arrays: dict[str, Any] = {
+    'state/step': np.int32(step),
+    'state/count': np.int32(imported.info.step),
+    delta_checkpoint.MANIFEST: about,
   }
+  for path, entry in entries.items():
+    place = places[path]
+    arrays[place.values] = entry.values
+    arrays[place.positions] = entry.positions.astype(np.int32)
+    arrays[place.counts] = np.array([entry.size], np.int32)
+  return paths.unflatten(arrays)
 
 
-def _check(found: SubsetDelta, written: str) -> None:
-  """Checks that the checkpoint says what the file says."""
-  changed = delta_checkpoint.changed(delta_checkpoint.must_open(written))
-  for path, (positions, values) in changed.items():
-    entry = found.entries.get(path)
+def _check(imported: SubsetDelta, written: str) -> None:
+  """Raises unless the checkpoint holds what the file holds."""
+  changes = delta_reading.read_delta(delta_checkpoint.must_open(written))
+  for path, (positions, values) in changes.items():
+    entry = imported.entries.get(path)
     wanted = ([], []) if entry is None else (entry.positions, entry.values)
     if not (
       np.array_equal(positions, wanted[0])

@@ -17,8 +17,9 @@ from dst_t5x.arrays.paths import named_leaves
 from dst_t5x.checkpoint import packing
 from dst_t5x.core import plans
 from dst_t5x.core.methods import SiloScheme
+from dst_t5x.core.silos import Placement, Silos
 
-FORMAT = 'dst_t5x.checkpoint.delta_checkpoint'
+FORMAT = 'dst_t5x.delta_checkpoint'
 VERSION = 1
 
 
@@ -48,7 +49,9 @@ def make(
     seed: its location, layout, fingerprint and step.
 
   Returns:
-    A dict of JSON types.
+    A dict of JSON types. Under 'silos' are name, budget and parts of every
+    silo, and of a part the parameter's path, which slice of it, and the axis of
+    the slices; the last two are None for a whole tensor.
   """
   method = plan.method
   scheme = method.silos if silo_scheme is None else silo_scheme
@@ -75,11 +78,11 @@ def make(
       for path, leaf in named_leaves(params).items()
     },
     'silos': [
-      [name, k, [list(entry) for entry in inside]]
-      for name, k, inside in zip(
+      [name, k, [list(part) for part in parts]]
+      for name, k, parts in zip(
         plan.silos.names,
         plan.budgets,
-        packing.entries(plan.silos),
+        packing.silo_parts(plan.silos),
         strict=True,
       )
     ],
@@ -97,6 +100,11 @@ def to_bytes(manifest: Mapping[str, Any]) -> np.ndarray:
   return np.frombuffer(text.encode(), np.uint8)
 
 
+def shape(manifest: Mapping[str, Any]) -> jax.ShapeDtypeStruct:
+  """Returns shape and dtype of what `to_bytes` returns."""
+  return jax.ShapeDtypeStruct((len(to_bytes(manifest)),), np.uint8)
+
+
 def from_bytes(array: Any, origin: str) -> dict[str, Any]:
   """Returns the manifest in an array of bytes.
 
@@ -108,8 +116,8 @@ def from_bytes(array: Any, origin: str) -> dict[str, Any]:
     The manifest.
 
   Raises:
-    ManifestError: if it is none, or of a version that this release cannot
-      read.
+    ManifestError: if the bytes are no manifest, or one of a version that this
+      release cannot read.
   """
   try:
     manifest = json.loads(np.asarray(array).astype(np.uint8).tobytes())
@@ -126,21 +134,52 @@ def from_bytes(array: Any, origin: str) -> dict[str, Any]:
   return manifest
 
 
+def silos_of(manifest: Mapping[str, Any]) -> tuple[Silos, tuple[int, ...]]:
+  """Returns the silos that a manifest describes, and their budgets.
+
+  Args:
+    manifest: of a checkpoint.
+
+  Returns:
+    The silos, and k of each (count).
+  """
+  ids: dict[str, list[int]] = {path: [] for path in manifest['parameters']}
+  axes: dict[str, int | None] = {}
+  for number, (_, _, parts) in enumerate(manifest['silos']):
+    for path, layer, axis in parts:
+      assert layer is None or layer == len(ids[path])
+      ids[path].append(number)
+      axes[path] = axis
+  sizes = [0] * len(manifest['silos'])
+  for path, numbers in ids.items():
+    _, shape = manifest['parameters'][path]
+    for number in numbers:
+      sizes[number] += int(np.prod(shape, dtype=np.int64)) // len(numbers)
+  return (
+    Silos(
+      tuple(name for name, _, _ in manifest['silos']),
+      tuple(sizes),
+      {path: Placement(tuple(n), axes[path]) for path, n in ids.items()},
+    ),
+    tuple(k for _, k, _ in manifest['silos']),
+  )
+
+
 def check_same(
-  mine: Mapping[str, Any], theirs: Mapping[str, Any], origin: str
+  run: Mapping[str, Any], saved: Mapping[str, Any], origin: str
 ) -> None:
   """Raises if a run may not resume from a checkpoint.
 
   Args:
-    mine: the run's manifest.
-    theirs: the checkpoint's.
+    run: the run's manifest.
+    saved: the checkpoint's.
     origin: the checkpoint, for the error.
 
   Raises:
     ManifestError: naming what differs and both values.
   """
   problems = [
-    f'{name}: {theirs.get(key)!r} there, {mine[key]!r} here'
+    f'{name}: {saved.get(key)!r} there, {run[key]!r} here'
     for key, name in (
       ('epsilon', 'EPSILON'),
       ('budget', 'budget (count)'),
@@ -148,16 +187,16 @@ def check_same(
       ('inner_state', 'inner_state'),
       ('keep_first', 'keep_first'),
     )
-    if theirs.get(key) != mine[key]
+    if saved.get(key) != run[key]
   ]
-  for key, value in mine['method'].items():
-    other = theirs['method'].get(key)
+  for key, value in run['method'].items():
+    other = saved['method'].get(key)
     if other != value:
       problems.append(f"the method's {key}: {other!r} there, {value!r} here")
-  if theirs['seed'].get('fingerprint') != mine['seed']['fingerprint']:
-    problems.append(f'the seed: {_seed(theirs)} there, {_seed(mine)} here')
+  if saved['seed'].get('fingerprint') != run['seed']['fingerprint']:
+    problems.append(f'the seed: {_seed(saved)} there, {_seed(run)} here')
   if not problems:
-    problems += _tree_differences(mine, theirs)
+    problems += _tree_differences(run, saved)
   if problems:
     raise ManifestError(
       f'{origin} belongs to another run; it differs in\n  '
@@ -167,16 +206,17 @@ def check_same(
 
 
 def _tree_differences(
-  mine: Mapping[str, Any], theirs: Mapping[str, Any]
+  run: Mapping[str, Any], saved: Mapping[str, Any]
 ) -> list[str]:
-  own, other = mine['parameters'], theirs['parameters']
+  """Returns how parameters and silos differ, at most eight of them."""
+  own, other = run['parameters'], saved['parameters']
   problems = [
     f'parameter {path!r}: {other.get(path, "absent")} there, '
     f'{own.get(path, "absent")} here'
     for path in sorted(set(own) | set(other))
     if own.get(path) != other.get(path)
   ]
-  if not problems and mine['silos'] != theirs['silos']:
+  if not problems and run['silos'] != saved['silos']:
     problems.append('the silos and their budgets')
   return problems[:8]
 
@@ -187,6 +227,7 @@ def _seed(manifest: Mapping[str, Any]) -> str:
 
 
 def _described(score: Any) -> Any:
+  """Returns a score's name, what it reads and its settings; None for none."""
   if score is None:
     return None
   fn = score.fn
@@ -197,8 +238,3 @@ def _described(score: Any) -> Any:
     *score.reads,
     *(f'{k}={v}' for k, v in sorted(settings.items())),
   ]
-
-
-def shape(manifest: Mapping[str, Any]) -> jax.ShapeDtypeStruct:
-  """Returns shape and dtype of what `to_bytes` returns."""
-  return jax.ShapeDtypeStruct((len(to_bytes(manifest)),), np.uint8)

@@ -3,13 +3,14 @@
 What a checkpoint keeps of a silo are the positions and the values of the
 parameters in its subset, k of each at most. The parameters stay where they are:
 every device looks through its own shards, and two small collectives put the
-finds together, one for how many there are and one for what they are.
+positions together, one for how many there are and one for what they are.
 
-A silo's parameters are its *entries*: tensors, or slices of a stack. Positions
-are flat, row-major and within one entry; `counts` says how many belong to each,
-so that four bytes are enough whatever the silo's size.
+A silo consists of *parts*: tensors, or slices of a stack. Positions are flat,
+row-major and within one part; `counts` says how many belong to each part, so
+that four bytes a position are enough whatever the silo's size.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -18,9 +19,9 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Int32
 
-from dst_t5x.arrays import bit_types, mesh_index
+from dst_t5x.arrays import flat_access, mesh_index
 from dst_t5x.checkpoint import shards
-from dst_t5x.checkpoint.shards import Entry
+from dst_t5x.checkpoint.shards import SiloPart
 from dst_t5x.core.counting import Partitioning
 from dst_t5x.core.silos import Silos
 
@@ -31,10 +32,10 @@ class Packed(NamedTuple):
   """The subset of one silo.
 
   Attributes:
-    positions: int32[k], sorted within each entry; 0 in unused places.
+    positions: int32[k], sorted within each part; 0 in unused places.
     values: [k] in the parameters' dtype; 0 in unused places. () if only the
       positions are kept.
-    counts: int32[entries], how many places each entry uses (count).
+    counts: int32[parts], how many places each part uses (count).
   """
 
   positions: Any
@@ -42,8 +43,8 @@ class Packed(NamedTuple):
   counts: Any
 
 
-def entries(silos: Silos) -> tuple[tuple[Entry, ...], ...]:
-  """Returns the entries of every silo, in the order of the parameters.
+def silo_parts(silos: Silos) -> tuple[tuple[SiloPart, ...], ...]:
+  """Returns the parts of every silo, in the order of the parameters.
 
   Args:
     silos: the partition.
@@ -53,15 +54,15 @@ def entries(silos: Silos) -> tuple[tuple[Entry, ...], ...]:
 
   Example:
     >>> from dst_t5x.core.silos import assign
-    >>> entries(assign({'a/w': (2, 3)}, scheme='none'))
-    ((Entry(path='a/w', layer=None, axis=None),),)
+    >>> silo_parts(assign({'a/w': (2, 3)}, scheme='none'))
+    ((SiloPart(path='a/w', layer=None, axis=None),),)
   """
-  found: list[list[Entry]] = [[] for _ in silos.names]
+  parts: list[list[SiloPart]] = [[] for _ in silos.names]
   for path, placement in silos.placements.items():
     for index, silo in enumerate(placement.silos):
-      sliced = placement.axis is not None
-      found[silo].append(Entry(path, index if sliced else None, placement.axis))
-  return tuple(tuple(each) for each in found)
+      layer = None if placement.axis is None else index
+      parts[silo].append(SiloPart(path, layer, placement.axis))
+  return tuple(tuple(each) for each in parts)
 
 
 def shapes(
@@ -85,10 +86,10 @@ def shapes(
   return tuple(
     Packed(
       jax.ShapeDtypeStruct((k,), jnp.int32),
-      jax.ShapeDtypeStruct((k,), _dtype(inside, dtypes)) if values else (),
-      jax.ShapeDtypeStruct((len(inside),), jnp.int32),
+      jax.ShapeDtypeStruct((k,), _dtype(parts, dtypes)) if values else (),
+      jax.ShapeDtypeStruct((len(parts),), jnp.int32),
     )
-    for k, inside in zip(budgets, entries(silos), strict=True)
+    for k, parts in zip(budgets, silo_parts(silos), strict=True)
   )
 
 
@@ -101,8 +102,8 @@ def pack(
 ) -> tuple[Packed, ...]:
   """Returns where the masks are True, and the parameters there.
 
-  A silo in which more than k are True comes back with counts whose sum exceeds
-  k; the arrays then hold the first k. Callers must look.
+  Where more than k of a silo are True, the counts say so: their sum exceeds k,
+  and the arrays hold the first k. Callers must check it.
 
   Args:
     silos: the partition.
@@ -114,29 +115,29 @@ def pack(
   Returns:
     One `Packed` a silo, the same on every device and on every mesh.
   """
-  silo_entries = entries(silos)
+  parts = silo_parts(silos)
+  # Where each silo's parts are among those of all silos, one after another.
+  ends = [0, *itertools.accumulate(len(each) for each in parts)]
+  ranges = [slice(*pair) for pair in itertools.pairwise(ends)]
 
   def local(masks: Any, params: Any) -> tuple[Packed, ...]:
-    finds = [
-      [_find(entry, partitioning, masks, params, k) for entry in inside]
-      for k, inside in zip(budgets, silo_entries, strict=True)
+    hits = [
+      [_hits(part, partitioning, masks, params, k) for part in each]
+      for k, each in zip(budgets, parts, strict=True)
     ]
-    counts, starts = _places(
-      partitioning.mesh, jnp.stack([f.found for each in finds for f in each])
+    counts, ahead = _totals(
+      partitioning.mesh, jnp.stack([h.number for each in hits for h in each])
     )
-    buffers = []
-    first = 0
-    for k, each in zip(budgets, finds, strict=True):
-      own = slice(first, first + len(each))
-      buffers.append(_placed(k, each, counts[own], starts[own]))
-      first += len(each)
+    buffers = [
+      _buffers(k, each, counts[own], ahead[own])
+      for k, each, own in zip(budgets, hits, ranges, strict=True)
+    ]
     buffers = jax.lax.psum(buffers, partitioning.mesh.axis_names)
-    packed, first = [], 0
-    for inside, (positions, bits) in zip(silo_entries, buffers, strict=True):
-      own = slice(first, first + len(inside))
-      dtype = None if params is None else params[inside[0].path].dtype
+    packed = []
+    for each, own, buffer in zip(parts, ranges, buffers, strict=True):
+      positions, bits = buffer
+      dtype = None if params is None else params[each[0].path].dtype
       packed.append(_sorted(positions, bits, counts[own], dtype))
-      first += len(inside)
     return tuple(packed)
 
   specs = {path: partitioning.specs[path] for path in masks}
@@ -149,66 +150,66 @@ def pack(
   )(dict(masks), None if params is None else dict(params))
 
 
-class _Found(NamedTuple):
-  """What a device's shard of an entry holds.
+class _Hits(NamedTuple):
+  """Where the mask is True in a device's shard of a silo part.
 
   Attributes:
-    positions: int32[at most k], in the whole entry.
+    positions: int32[at most k], in the whole part.
     bits: of the values there; () if only positions are kept.
-    found: int32[], how many of them there are; more than fit if k is exceeded.
+    number: int32[], how many there are; more than fit if k is exceeded.
   """
 
   positions: Array
   bits: Any
-  found: Array
+  number: Array
 
 
-def _places(mesh: Mesh, mine: Array) -> tuple[Array, Array]:
-  """Returns how many each entry has, and how many other devices put before.
+def _totals(mesh: Mesh, counts: Array) -> tuple[Array, Array]:
+  """Returns two counts of every silo part: in all, and of devices before this.
 
-  Knowing everybody's counts, each device knows the places of its own finds.
+  Knowing the counts of all devices, each knows the places of its own hits.
   """
-  everyone = jax.lax.all_gather(mine, mesh.axis_names)
-  everyone = everyone.reshape(mesh.size, mine.shape[0])
-  me = mesh_index.linear_index(mesh, mesh.axis_names)
-  earlier = jnp.arange(mesh.size)[:, None] < me
+  everyone = jax.lax.all_gather(counts, mesh.axis_names)
+  everyone = everyone.reshape(mesh.size, counts.shape[0])
+  device = mesh_index.linear_index(mesh, mesh.axis_names)
+  earlier = jnp.arange(mesh.size)[:, None] < device
   return (
     jnp.sum(everyone, axis=0, dtype=jnp.int32),
     jnp.sum(jnp.where(earlier, everyone, 0), axis=0, dtype=jnp.int32),
   )
 
 
-def _placed(
-  k: int, finds: Sequence[_Found], counts: Array, ahead: Array
+def _buffers(
+  k: int, hits: Sequence[_Hits], counts: Array, ahead: Array
 ) -> tuple[Array, Any]:
   """Returns a silo's positions and bits, 0 where other devices have theirs."""
   starts = jnp.cumsum(counts) - counts + ahead
   positions = jnp.zeros(k, jnp.int32)
   bits: Any = ()
-  for number, found in enumerate(finds):
-    place = jnp.arange(found.positions.shape[0], dtype=jnp.int32)
-    place = jnp.where(place < found.found, starts[number] + place, k)
-    positions = positions.at[place].set(found.positions, mode='drop')
-    if not isinstance(found.bits, tuple):
-      bits = jnp.zeros(k, found.bits.dtype) if isinstance(bits, tuple) else bits
-      bits = bits.at[place].set(found.bits, mode='drop')
+  for number, hit in enumerate(hits):
+    place = jnp.arange(hit.positions.shape[0], dtype=jnp.int32)
+    place = jnp.where(place < hit.number, starts[number] + place, k)
+    positions = positions.at[place].set(hit.positions, mode='drop')
+    if not isinstance(hit.bits, tuple):
+      bits = jnp.zeros(k, hit.bits.dtype) if isinstance(bits, tuple) else bits
+      bits = bits.at[place].set(hit.bits, mode='drop')
   return positions, bits
 
 
-def _find(
-  entry: Entry,
+def _hits(
+  part: SiloPart,
   partitioning: Partitioning,
   masks: Mapping[str, Array],
   params: Mapping[str, Array] | None,
   k: int,
-) -> _Found:
-  """Looks through this device's shard of an entry.
+) -> _Hits:
+  """Looks through this device's shard of a silo part.
 
   Of devices with the same shard only the first reports.
   """
-  mask = shards.slice_of(masks[entry.path], entry)
+  mask = shards.slice_of(masks[part.path], part)
   spec = shards.slice_spec(
-    partitioning.specs[entry.path], masks[entry.path].ndim, entry
+    partitioning.specs[part.path], masks[part.path].ndim, part
   )
   flat = mask.reshape(-1)
   size = min(k, flat.size)
@@ -221,14 +222,13 @@ def _find(
     start, whole = shards.extent(partitioning.mesh, spec, d, mask.shape[d])
     position = position * whole + coordinate.astype(jnp.int32) + start
   if params is None:
-    return _Found(position, (), count)
-  value = shards.slice_of(params[entry.path], entry).reshape(-1)[here]
-  bits = jax.lax.bitcast_convert_type(value, bit_types.unsigned(value.dtype))
-  return _Found(position, bits, count)
+    return _Hits(position, (), count)
+  values = shards.slice_of(params[part.path], part).reshape(-1)[here]
+  return _Hits(position, flat_access.as_bits(values), count)
 
 
 def _sorted(positions: Array, bits: Any, counts: Array, dtype: Any) -> Packed:
-  """Orders what the devices found; the order must not depend on the mesh."""
+  """Sorts what all devices reported: the order must not depend on the mesh."""
   owners = owner(counts, positions.shape[0])
   if isinstance(bits, tuple):
     _, positions = jax.lax.sort((owners, positions), num_keys=2)
@@ -237,18 +237,27 @@ def _sorted(positions: Array, bits: Any, counts: Array, dtype: Any) -> Packed:
   return Packed(positions, jax.lax.bitcast_convert_type(bits, dtype), counts)
 
 
-def _dtype(inside: tuple[Entry, ...], dtypes: Mapping[str, Any]) -> Any:
-  found = {jnp.dtype(dtypes[entry.path]) for entry in inside}
-  if len(found) != 1:
-    names = ', '.join(sorted(d.name for d in found))
+def _dtype(parts: tuple[SiloPart, ...], dtypes: Mapping[str, Any]) -> Any:
+  """Returns the dtype of a silo, which all of its parts must have."""
+  different = {jnp.dtype(dtypes[part.path]) for part in parts}
+  if len(different) != 1:
+    names = ', '.join(sorted(d.name for d in different))
     raise NotImplementedError(
       f'parameters of one silo have different dtypes ({names}), among them '
-      f'{inside[0].path!r}: give them silos of their own'
+      f'{parts[0].path!r}: give them silos of their own'
     )
-  return found.pop()
+  return different.pop()
 
 
 def owner(counts: Array, k: int) -> Int32[Array, ' k']:
-  """Returns the entry that each place belongs to; past the last if unused."""
+  """Returns the number of the silo part that each place belongs to.
+
+  Args:
+    counts: of the silo's parts.
+    k: places (count).
+
+  Returns:
+    Numbers of parts; one more than the last for places that are not used.
+  """
   ends = jnp.cumsum(counts)
   return jnp.searchsorted(ends, jnp.arange(k), side='right').astype(jnp.int32)

@@ -16,8 +16,8 @@ from dst_t5x.arrays import mesh_index
 Spec = tuple[tuple[str, ...], ...]
 
 
-class Entry(NamedTuple):
-  """A tensor, or one slice of a stack, in a silo.
+class SiloPart(NamedTuple):
+  """What a tensor puts into a silo: all of it, or one slice of a stack.
 
   Attributes:
     path: of the parameter.
@@ -30,37 +30,47 @@ class Entry(NamedTuple):
   axis: int | None
 
 
-def slice_of(x: Array, entry: Entry) -> Array:
-  """Returns an entry of a shard of a tensor."""
-  if entry.axis is None or entry.layer is None:
+def slice_of(x: Array, part: SiloPart) -> Array:
+  """Returns what belongs to a silo part in a shard of its tensor."""
+  if part.axis is None or part.layer is None:
     return x
-  return jax.lax.index_in_dim(x, entry.layer, entry.axis, keepdims=False)
+  return jax.lax.index_in_dim(x, part.layer, part.axis, keepdims=False)
 
 
-def slice_spec(spec: PartitionSpec, ndim: int, entry: Entry) -> Spec:
+def slice_spec(spec: PartitionSpec, ndim: int, part: SiloPart) -> Spec:
   """Returns the mesh axes of every dimension, without the stack's."""
   dims = [
     () if d >= len(spec) or spec[d] is None else spec[d] for d in range(ndim)
   ]
   names = [d if isinstance(d, tuple) else (d,) for d in dims]
-  if entry.axis is not None:
-    if names[entry.axis]:
+  if part.axis is not None:
+    if names[part.axis]:
       raise NotImplementedError(
-        f'parameter {entry.path!r}: a stack whose layer axis is sharded cannot '
+        f'parameter {part.path!r}: a stack whose layer axis is sharded cannot '
         'be cut into slices; leave the layers axis unsharded'
       )
-    del names[entry.axis]
+    del names[part.axis]
   return tuple(names)
 
 
 def extent(
   mesh: Mesh, spec: Spec, d: int, local: int
 ) -> tuple[Array | int, int]:
-  """Returns where this device's shard begins in a dimension, and its length."""
-  parts = math.prod(mesh.shape[a] for a in spec[d])
-  if parts == 1:
+  """Returns where this device's shard begins along a dimension.
+
+  Args:
+    mesh: the devices.
+    spec: of the tensor or slice.
+    d: the dimension.
+    local: length of the shard along it (count).
+
+  Returns:
+    The beginning, and the length of the whole dimension (counts).
+  """
+  shards = math.prod(mesh.shape[a] for a in spec[d])
+  if shards == 1:
     return 0, local
-  return mesh_index.linear_index(mesh, spec[d]) * local, local * parts
+  return mesh_index.linear_index(mesh, spec[d]) * local, local * shards
 
 
 def copy_index(mesh: Mesh, spec: Spec) -> Array:

@@ -10,8 +10,8 @@ from jaxtyping import Array
 
 from dst_t5x.arrays import flat_access
 from dst_t5x.checkpoint import shards
-from dst_t5x.checkpoint.packing import Packed, entries, owner
-from dst_t5x.checkpoint.shards import Entry
+from dst_t5x.checkpoint.packing import Packed, owner, silo_parts
+from dst_t5x.checkpoint.shards import SiloPart
 from dst_t5x.core.counting import Partitioning
 from dst_t5x.core.silos import Silos
 
@@ -33,17 +33,17 @@ def unpack(
   Returns:
     A new tree of arrays, sharded as `base`.
   """
-  silo_entries = entries(silos)
+  parts_of_silos = silo_parts(silos)
 
   def local(packed: tuple[Packed, ...], base: dict[str, Array]) -> Any:
     result = dict(base)
-    for one, inside in zip(packed, silo_entries, strict=True):
-      if not one.positions.shape[0]:
+    for silo, parts in zip(packed, parts_of_silos, strict=True):
+      if not silo.positions.shape[0]:
         continue
-      owners = owner(one.counts, one.positions.shape[0])
-      for number, entry in enumerate(inside):
-        result[entry.path] = _scatter(
-          result[entry.path], entry, partitioning, one, owners == number
+      owners = owner(silo.counts, silo.positions.shape[0])
+      for number, part in enumerate(parts):
+        result[part.path] = _scatter(
+          result[part.path], part, partitioning, silo, owners == number
         )
     return result
 
@@ -59,33 +59,33 @@ def unpack(
 
 def _scatter(
   base: Array,
-  entry: Entry,
+  part: SiloPart,
   partitioning: Partitioning,
   packed: Packed,
   used: Array,
 ) -> Array:
-  """Returns this device's shard with the values of one entry in place."""
-  spec = shards.slice_spec(partitioning.specs[entry.path], base.ndim, entry)
+  """Returns this device's shard with the values of one silo part in place."""
+  spec = shards.slice_spec(partitioning.specs[part.path], base.ndim, part)
   local = list(base.shape)
-  if entry.axis is not None:
-    del local[entry.axis]
+  if part.axis is not None:
+    del local[part.axis]
   extents = [
     shards.extent(partitioning.mesh, spec, d, size)
     for d, size in enumerate(local)
   ]
-  rest, inside = packed.positions, used
+  rest, here = packed.positions, used
   index: list[Any] = []
   for (start, whole), size in reversed(list(zip(extents, local, strict=True))):
     at = rest % whole - start
     rest = rest // whole
-    inside &= (at >= 0) & (at < size)
+    here &= (at >= 0) & (at < size)
     index.insert(0, at)
   # Out of range is dropped; a negative number would count from the end.
-  index = [jnp.where(inside, at, n) for at, n in zip(index, local, strict=True)]
-  if entry.axis is not None:
-    index.insert(entry.axis, jnp.int32(entry.layer))
+  index = [jnp.where(here, at, n) for at, n in zip(index, local, strict=True)]
+  if part.axis is not None:
+    index.insert(part.axis, jnp.int32(part.layer))
   values = True if isinstance(packed.values, tuple) else packed.values
   if not index:  # a scalar has one place, or none
-    first = values if values is True else values[jnp.argmax(inside)]
-    return jnp.where(jnp.any(inside), first, base)
+    first = values if values is True else values[jnp.argmax(here)]
+    return jnp.where(jnp.any(here), first, base)
   return flat_access.put(base, tuple(index), values)

@@ -55,52 +55,17 @@ def export(
   SOURCE is MODEL_DIR/checkpoint_N of a T5X run, or a delta file; for a file the
   seed is needed only if values are differences from it.
   """
-  from dst_t5x.checkpoint import (
-    delta_checkpoint,
-    exports,
-    part_sizes,
-    plain_files,
-  )
-  from dst_t5x.delta.file import container
+  from dst_t5x.checkpoint import exports
 
   delta_files.check_out(out, overwrite=overwrite)
-  if differences and layout != 'dst_t5x':
-    raise ValueError(
-      f'--differences is for --to dst_t5x; --to {layout} stores values as they '
-      'are'
-    )
-  params, sizes = None, None
-  if not exports.is_file(source):
-    opened = delta_checkpoint.must_open(source)
-    adapted = exports.adapted(opened, seed)
-    found, params = adapted.delta, adapted.seed
-    sizes = part_sizes.sizes(opened)._asdict()
-  elif seed is not None:
-    adapted = exports.load(source, seed)
-    found, params = adapted.delta, adapted.seed
-  elif differences:
-    raise ValueError(f'{source}: differences need --seed')
-  else:
-    found = container.read(source)
-  if layout == 'plain':
-    size = plain_files.write_plain(found, out)
-  elif layout == 'vllm':
-    specs = plain_files.specs_of(found, params)
-    size = plain_files.write_vllm(found, out, specs)
-  else:
-    size = container.write(found, out, seed=params if differences else None)
+  exported = exports.export_delta(
+    source, out, layout=layout, seed=seed, differences=differences
+  )
+  sizes = exported.checkpoint_bytes
   delta_files.report(
     {
-      'out': out,
-      'bytes': size,
-      'layout': layout,
-      'positions': found.size,
-      'budget': found.info.budget,
-      'method': found.info.method,
-      'steps': found.info.step,
-      'seed_fingerprint': found.info.seed_fingerprint,
-      'result_fingerprint': found.info.result_fingerprint,
-      'checkpoint_bytes': sizes,
+      **exported._asdict(),
+      'checkpoint_bytes': sizes and sizes._asdict(),
     },
     as_json=as_json,
   )
@@ -132,18 +97,18 @@ def merge(
   from dst_t5x.checkpoint import exports
   from dst_t5x.seeds import conversion
 
-  found = exports.load(source, seed)
-  conversion.check_target(layout, out, found.step)
+  tuned = exports.load(source, seed)
+  conversion.check_target(layout, out, tuned.step)
   written = conversion.write(
-    layout, found.params, out, step=found.step, config=found.config
+    layout, tuned.params, out, step=tuned.step, config=tuned.config
   )
   delta_files.report(
     {
       'out': written,
       'layout': layout,
-      'step': found.step,
-      'positions': found.delta.size,
-      'fingerprint': found.delta.info.result_fingerprint,
+      'step': tuned.step,
+      'positions': tuned.delta.size,
+      'fingerprint': tuned.delta.info.result_fingerprint,
     },
     as_json=as_json,
   )

@@ -19,5 +19,5 @@ def import_(file: str, out: str, seed: str, as_json: bool) -> None:
   """
   from dst_t5x.checkpoint import imports
 
-  found = imports.write(file, out, seed=seed)
-  delta_files.report(found._asdict(), as_json=as_json)
+  imported = imports.import_delta(file, out, seed=seed)
+  delta_files.report(imported._asdict(), as_json=as_json)

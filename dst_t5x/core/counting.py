@@ -53,7 +53,7 @@ class ScoreTable(NamedTuple):
     return self.fn(*self.operands[path])
 
 
-def entries(silos: Silos) -> tuple[str, ...]:
+def row_names(silos: Silos) -> tuple[str, ...]:
   """Returns the name of every row that `count` returns.
 
   A row is a tensor, or one slice of a stack.
@@ -66,7 +66,7 @@ def entries(silos: Silos) -> tuple[str, ...]:
 
   Example:
     >>> from dst_t5x.core.silos import assign
-    >>> entries(assign({'a/w': (2,), 'b/w': (3,)}))
+    >>> row_names(assign({'a/w': (2,), 'b/w': (3,)}))
     ('a/w', 'b/w')
   """
   names: list[str] = []
@@ -85,7 +85,7 @@ def count(
   *,
   skip: Bool[Array, ' silos'] | None = None,
   partitioning: Partitioning | None = None,
-) -> Int32[Array, 'entries width']:
+) -> Int32[Array, 'rows width']:
   """Returns how many scores of every tensor lie above its silo's thresholds.
 
   c(Δ, q) = Σ I(Δ_i > q), as a count. A NaN counts as +inf, so that a threshold
@@ -99,7 +99,7 @@ def count(
     partitioning: placement on a mesh; None leaves it to the compiler.
 
   Returns:
-    One row for every name in `entries(silos)`.
+    One row for every name in `row_names(silos)`.
 
   Raises:
     ValueError: if a row stands for 2³¹ parameters or more.
@@ -173,7 +173,7 @@ def count(
 
 
 def per_silo(
-  silos: Silos, counts: Int32[Array, 'entries width']
+  silos: Silos, counts: Int32[Array, 'rows width']
 ) -> Int32[Array, 'silos width']:
   """Returns the sum of the rows of every silo, at most 2³¹ − 1.
 

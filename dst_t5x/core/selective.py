@@ -63,8 +63,8 @@ class SelectiveState(NamedTuple):
     seed: Θ⁰, a copy of the parameters' tree; () if nothing is ever reset.
     masks: bool, the kept subset by path; () if it is chosen anew each step.
     carry: float32[silos], where the next threshold search starts.
-    nonfinite: int32[entries], steps in which a score was NaN or infinite
-      (count), one number for every name in `counting.entries`.
+    nonfinite: int32[rows], steps in which a score was NaN or infinite
+      (count), one number for every name in `counting.row_names`.
     key: uint32[2], random bits for methods that draw.
     metrics: of the last step.
   """
@@ -75,7 +75,7 @@ class SelectiveState(NamedTuple):
   seed: Any
   masks: Any
   carry: Float32[Array, ' silos']
-  nonfinite: Int32[Array, ' entries']
+  nonfinite: Int32[Array, ' rows']
   key: Any
   metrics: SelectionMetrics
 
@@ -104,7 +104,7 @@ def init(
     seed=jax.tree.map(jnp.copy, seed) if selects else (),
     masks=_no_masks(seed) if keeps else (),
     carry=jnp.zeros(size, jnp.float32),
-    nonfinite=jnp.zeros(len(counting.entries(plan.silos)), jnp.int32),
+    nonfinite=jnp.zeros(len(counting.row_names(plan.silos)), jnp.int32),
     key=jax.random.key_data(key),
     metrics=SelectionMetrics(
       subset_size=jnp.zeros(size, jnp.int32),
@@ -186,7 +186,7 @@ def raise_if_invalid(plan: Plan, state: SelectiveState) -> None:
   counts = np.asarray(state.nonfinite)
   if not counts.any():
     return
-  names = counting.entries(plan.silos)
+  names = counting.row_names(plan.silos)
   bad = [f'{names[i]} ({counts[i]})' for i in np.flatnonzero(counts)]
   shown = ', '.join(bad[:8]) + (', …' if len(bad) > 8 else '')
   raise NonFiniteScoreError(

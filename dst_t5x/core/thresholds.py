@@ -35,15 +35,15 @@ class SearchResult(NamedTuple):
     threshold: float32[silos], to select the scores above it.
     selected: int32[silos], how many scores lie above it (count).
     carry: float32[silos], where the next search starts; 0 is a cold start.
-    nonfinite: int32[entries], scores that are NaN or infinite (count), one
-      number for every name in `counting.entries`.
+    nonfinite: int32[rows], scores that are NaN or infinite (count), one
+      number for every name in `counting.row_names`.
     passes: int32[], how often the scores were read.
   """
 
   threshold: Float32[Array, ' silos']
   selected: Int32[Array, ' silos']
   carry: Float32[Array, ' silos']
-  nonfinite: Int32[Array, ' entries']
+  nonfinite: Int32[Array, ' rows']
   passes: Int32[Array, '']
 
 
@@ -60,7 +60,7 @@ class _Bracket(NamedTuple):
   high: Int32[Array, ' silos']
   above: Int32[Array, ' silos']  # scores above `high`
   done: Bool[Array, ' silos']
-  nonfinite: Int32[Array, ' entries']
+  nonfinite: Int32[Array, ' rows']
 
 
 def exact(
@@ -96,7 +96,7 @@ def exact(
     high=jnp.full_like(budgets, _INF),
     above=jnp.zeros_like(budgets),
     done=budgets <= 0,
-    nonfinite=jnp.zeros(len(counting.entries(silos)), jnp.int32),
+    nonfinite=jnp.zeros(len(counting.row_names(silos)), jnp.int32),
   )
 
   # One body for all passes: the tensors' counts are most of the program, and
@@ -192,7 +192,7 @@ def algorithm2(
   middle = jnp.where(carry > 0, carry, jnp.float32(1))
   low, high = middle / ratio, middle * ratio
   finite = _floats(jnp.full_like(budgets, _FINITE))
-  nonfinite = jnp.zeros(len(counting.entries(silos)), jnp.int32)
+  nonfinite = jnp.zeros(len(counting.row_names(silos)), jnp.int32)
   for i in range(iterations):
     counts, rows = above(middle, finite)
     if i == 0:

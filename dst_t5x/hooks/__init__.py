@@ -1,12 +1,15 @@
 """Dynamic subset tuning inside T5X, through T5X's own extension points.
 
-| hook                                | here                            |
-|-------------------------------------|---------------------------------|
-| `OptimizerDef`                      | `optimizer.Selective`           |
-| `train_state_initializer_cls`       | `restore.SeedInitializer`       |
-| `partitioner`                       | `partitioning.Partitioner`      |
-| `Trainer.weight_metrics_computer`   | `metrics.SubsetMetrics`         |
+| hook                                    | here                            |
+|-----------------------------------------|---------------------------------|
+| `OptimizerDef`                          | `optimizer.Selective`           |
+| `train_state_initializer_cls`, training | `restore.TrainInitializer`      |
+| the same, evaluation and inference      | `restore.InferenceInitializer`  |
+| `partitioner`                           | `partitioning.Partitioner`      |
+| `get_dataset_fn`                        | `datasets.get_dataset`          |
+| `SaveCheckpointConfig.checkpointer_cls` | `best.checkpointer`             |
+| `Trainer.weight_metrics_computer`       | `subset_metrics.SubsetMetrics`  |
 
-`gin/hosts/t5x.gin` binds all of them. Nothing of T5X is patched, and its mains
-(`t5x.train`, `t5x.eval`, `t5x.infer`) run as they are.
+gin/hosts/t5x.gin and gin/runs/ bind all of them. Nothing of T5X is patched, and
+its mains (`t5x.train`, `t5x.eval`, `t5x.infer`) run as they are.
 """

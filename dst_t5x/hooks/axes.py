@@ -1,19 +1,59 @@
-"""Logical axes: of the state that a method keeps, and of scanned stacks.
+"""Axes by path: of parameters, of a method's state, and of scanned stacks.
 
-The axes of a parameter come from the model; everything that has a parameter's
-path and shape gets that parameter's axes, whatever the type of the state that
-holds it. All else is replicated.
+T5X hands them around as trees. The axes of a parameter come from the model;
+whatever has a parameter's path and shape gets that parameter's axes, whatever
+the type of the state that holds it. All else is replicated.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+from jax.sharding import PartitionSpec
 
 from dst_t5x.arrays import known_names
 from dst_t5x.arrays.paths import named_leaves
 
 STACKS = ('layers',)
+
+
+def named(tree: Any) -> dict[str, Any]:
+  """Returns the logical axes of parameters by path.
+
+  Args:
+    tree: as T5X hands them around, a (frozen) dict of axes.
+
+  Returns:
+    Dict from path to axes.
+
+  Example:
+    >>> named({'a': {'w': PartitionSpec('embed')}})
+    {'a/w': P('embed',)}
+  """
+  leaves, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_axes)
+  return {
+    jax.tree_util.keystr(key, simple=True, separator='/'): leaf
+    for key, leaf in leaves
+  }
+
+
+def specs(mesh_axes: Any) -> dict[str, PartitionSpec]:
+  """Returns how parameters are partitioned, by path.
+
+  Args:
+    mesh_axes: T5X's, of the parameters; None is a whole parameter.
+
+  Returns:
+    Dict from path to partition.
+
+  Example:
+    >>> specs({'a': {'w': None}})
+    {'a/w': P()}
+  """
+  return {
+    path: PartitionSpec() if spec is None else spec
+    for path, spec in named(mesh_axes).items()
+  }
 
 
 def of_state(
@@ -39,7 +79,7 @@ def of_state(
     {'count': None, 'mu': {'a': {'w': ('embed', 'mlp')}}}
   """
 
-  def find(path: str, leaf: Any) -> Any:
+  def axes_of(path: str, leaf: Any) -> Any:
     parts = path.split('/')
     for start in range(len(parts)):
       name = '/'.join(parts[start:])
@@ -50,7 +90,7 @@ def of_state(
   leaves = named_leaves(state)
   return jax.tree.unflatten(
     jax.tree.structure(state),
-    [find(path, leaf) for path, leaf in leaves.items()],
+    [axes_of(path, leaf) for path, leaf in leaves.items()],
   )
 
 
@@ -64,7 +104,7 @@ def stacks(
     names: logical axes that count layers.
 
   Returns:
-    The axis, by path; parameters that stack nothing are left out.
+    The number of the axis, by path; parameters that are no stacks are left out.
 
   Raises:
     ValueError: if a parameter has two such axes.
@@ -73,17 +113,17 @@ def stacks(
     >>> stacks({'a/w': ('embed', 'layers', 'mlp'), 'b/w': ('embed',)})
     {'a/w': 1}
   """
-  found = {}
+  stacked = {}
   for path, logical in axes.items():
-    at = [d for d, name in enumerate(logical) if name in names]
-    if len(at) > 1:
+    dimensions = [d for d, name in enumerate(logical) if name in names]
+    if len(dimensions) > 1:
       raise ValueError(
-        f'parameter {path!r} stacks layers along {len(at)} axes '
+        f'parameter {path!r} stacks layers along {len(dimensions)} axes '
         f'({tuple(logical)}); silos know one'
       )
-    if at:
-      found[path] = at[0]
-  return found
+    if dimensions:
+      stacked[path] = dimensions[0]
+  return stacked
 
 
 def check_rules(
@@ -126,3 +166,8 @@ def check_rules(
           f'partitioning.standard_logical_axis_rules.additional_rules = '
           f"[('{name}', None)]"
         )
+
+
+def _is_axes(leaf: Any) -> bool:
+  """Returns whether a leaf of a tree of logical axes is one parameter's."""
+  return leaf is None or isinstance(leaf, (tuple, PartitionSpec))

@@ -1,21 +1,24 @@
-"""What is looked at before a run begins, and said of it."""
+"""What is checked before a run begins, and logged about it."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import jax
-import numpy as np
 from absl import logging
 from etils import epath
 from flax.core import freeze
 from flax.linen import partitioning as flax_partitioning
 
-from dst_t5x.checkpoint import delta_checkpoint, part_sizes
-from dst_t5x.hooks import axes, inner, state_dicts
+from dst_t5x.arrays.source import Source
+from dst_t5x.checkpoint import delta_checkpoint
+from dst_t5x.checkpoint import manifest as manifest_lib
+from dst_t5x.core import plans
+from dst_t5x.hooks import axes, datasets
 from dst_t5x.hooks.optimizer import Selective
+from dst_t5x.seeds import sharded
 
 
-def rules(
+def check_rules(
   init_fn: Any, input_shapes: Any, input_types: Any, partitioner: Any
 ) -> None:
   """Raises unless the partitioner has a rule for every axis of the model."""
@@ -32,22 +35,23 @@ def rules(
     )
   logical = flax_partitioning.get_axis_names(variables['params_axes'])
   axes.check_rules(
-    inner.named_axes(logical),
+    axes.named(logical),
     getattr(partitioner, 'logical_axis_rules', None),
     partitioner=type(partitioner).__name__,
   )
 
 
-def optimizer(optimizer_def: Any) -> None:
-  """Raises unless the optimizer is ours around another."""
+def check_optimizer(optimizer_def: Any) -> None:
+  """Raises unless the optimizer is `optimizer.Selective`."""
   if not isinstance(optimizer_def, Selective):
     raise ValueError(
-      f'the optimizer is {type(optimizer_def).__name__}; SeedInitializer needs '
-      'dst_t5x.hooks.optimizer.Selective around it, as hosts/t5x.gin binds it'
+      f'the optimizer is {type(optimizer_def).__name__}; TrainInitializer '
+      'needs dst_t5x.hooks.optimizer.Selective around it, as '
+      'runs/finetune_t5x.gin binds it'
     )
 
 
-def steps(total_steps: int, first: int) -> None:
+def check_steps(total_steps: int, first: int) -> None:
   """Raises if a run would end before it begins."""
   if total_steps < first:
     raise ValueError(
@@ -60,7 +64,7 @@ def steps(total_steps: int, first: int) -> None:
 def checkpoint_to_infer_from(
   checkpoint_path: Any,
 ) -> delta_checkpoint.DeltaCheckpoint | None:
-  """Returns the delta checkpoint to infer from; None if it is a whole one."""
+  """Returns the delta checkpoint to infer from; None for a whole model's."""
   if not isinstance(checkpoint_path, str):
     return None
   if not epath.Path(checkpoint_path).is_dir():
@@ -72,17 +76,93 @@ def checkpoint_to_infer_from(
   return delta_checkpoint.open_checkpoint(newest) if newest else None
 
 
-def log_plan(plan: Any, mine: Mapping[str, Any], shapes: Any) -> None:
-  """Logs what a run may change, and how large its checkpoints will be."""
-  sizes = {'delta': 0, 'inner': 0, 'other': 0}
-  for path, leaf in state_dicts.flat(shapes).items():
-    group = part_sizes.group_of(path)
-    sizes[group] += int(np.prod(leaf.shape)) * np.dtype(leaf.dtype).itemsize
+def check_model_dir(
+  model_dir: str,
+  manifest: Mapping[str, Any] | None,
+  *,
+  method: str,
+  shards: int | None,
+) -> None:
+  """Raises if MODEL_DIR holds a checkpoint that a run cannot go on from.
+
+  Args:
+    model_dir: where the run keeps its checkpoints.
+    manifest: of the run; None if its method has no subset.
+    method: its name, for the error.
+    shards: of the data (count); None if a resume does not restore where the
+      input stands.
+
+  Raises:
+    ManifestError: if another run wrote the newest checkpoint.
+    ValueError: if it was written with other data shards.
+  """
+  newest = delta_checkpoint.latest(model_dir) if model_dir else None
+  if newest is None:
+    return
+  saved = delta_checkpoint.open_checkpoint(newest)
+  if shards is not None:
+    datasets.check_shards(newest, shards)
+  if manifest is None and saved is not None:
+    raise manifest_lib.ManifestError(
+      f'{newest} holds a delta of method {saved.manifest["method"]["name"]!r}, '
+      f'and METHOD here is {method!r}; start with an empty MODEL_DIR'
+    )
+  if manifest is not None and saved is None:
+    raise manifest_lib.ManifestError(
+      f'{newest} is no delta checkpoint: a run without a subset method '
+      'wrote it; start with an empty MODEL_DIR'
+    )
+  if manifest is not None and saved is not None:
+    manifest_lib.check_same(manifest, saved.manifest, newest)
+
+
+def seed_of(
+  checkpoint: delta_checkpoint.DeltaCheckpoint, seed_path: str | None
+) -> Source:
+  """Opens the seed of a checkpoint, and raises if it is another one's.
+
+  Args:
+    checkpoint: opened.
+    seed_path: where the seed is now; None for where the checkpoint says.
+
+  Returns:
+    The opened seed.
+
+  Raises:
+    ManifestError: if it is another seed.
+    SeedError: if it cannot be read.
+  """
+  recorded = checkpoint.manifest['seed']
+  if seed_path:
+    source = sharded.open_source(seed_path, macro='INITIAL_CHECKPOINT_PATH')
+  else:
+    source = sharded.open_source(
+      recorded['location'], macro=f'the seed that {checkpoint.location} names'
+    )
+  fingerprint = sharded.fingerprint(source)
+  if fingerprint != recorded['fingerprint']:
+    raise manifest_lib.ManifestError(
+      f'{checkpoint.location} was trained from the seed '
+      f'{recorded["location"]} with the fingerprint '
+      f'{recorded["fingerprint"]}; {source.location} has '
+      f'{fingerprint}. Give its own seed as INITIAL_CHECKPOINT_PATH'
+    )
+  return source
+
+
+def log_plan(plan: plans.Plan, shapes: Mapping[str, Any]) -> None:
+  """Logs what a run may change, and how large its checkpoints will be.
+
+  Args:
+    plan: of the run.
+    shapes: of a checkpoint's arrays, by path.
+  """
+  sizes = delta_checkpoint.array_bytes(shapes)
   logging.info(
     'Method %s: %d of %d parameters in %d silos. A checkpoint will hold %d '
     'bytes of delta, %d of inner optimizer state and %d of counters and '
     'manifest, before compression; dataset state comes on top.',
-    mine['method']['name'],
+    plan.method.name,
     plan.budget,
     plan.total,
     len(plan.silos.names),

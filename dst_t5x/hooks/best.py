@@ -7,12 +7,12 @@ from t5x import checkpoints  # type: ignore
 
 
 def checkpointer(metric: str | None, mode: str = 'max') -> Any:
-  """Returns what tells T5X's checkpoint manager which checkpoints to keep.
+  """Returns what says to T5X's checkpoint manager which checkpoints to keep.
 
   T5X's Orbax manager reads the metric's name from a partially bound
-  `SaveBestCheckpointer`, and from nothing else. It keeps the best, and those
-  without a value, such as the one before the first step; a resume goes on from
-  the newest that is left.
+  `SaveBestCheckpointer`, and from nothing else. It keeps the best checkpoints,
+  and those without a value, such as the one before the first step. A resume
+  goes on from the newest that is left.
 
   Args:
     metric: folder of the event files and tag, as

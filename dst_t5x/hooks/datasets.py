@@ -1,12 +1,13 @@
-"""The input of a run: where it resumes, and who reads what.
+"""The input of a run: where it resumes, and which process reads what.
 
 T5X saves a checkpoint before the first step, when it has already fetched the
-first batch. A run that resumes from there would skip that batch, so that it
-would not end as an undisturbed one does. Here such a run begins at the first.
+first batch. A run that resumed from there would skip that batch, and would not
+end as an undisturbed one does. So a run that resumes from before its first step
+starts the data from the beginning.
 
 T5X lets every process read its own part of the data, so another number of
 processes sees other batches. To compare runs on different meshes, or to move a
-run from one to another, every process can instead read all of it and keep its
+run from one to another, every process can instead read all data and keep its
 rows of each batch. That costs every process the work of all.
 """
 
@@ -17,7 +18,10 @@ from typing import Any
 import tensorflow as tf
 from absl import logging
 from clu.data import dataset_iterator
+from etils import epath
 from t5x import utils  # type: ignore
+
+_SHARDS = re.compile(r'train_ds-\d+-of-(\d+)')
 
 
 class TrainIterator(dataset_iterator.TfDatasetIterator):
@@ -33,7 +37,7 @@ class TrainIterator(dataset_iterator.TfDatasetIterator):
     self._first_step = first_step
 
   def restore(self, filename: Any) -> None:
-    """Goes to a saved position; that of the first step is the beginning."""
+    """Goes to a saved position, or to the beginning if no step was taken."""
     if step_of(os.fspath(filename)) == self._first_step:
       logging.info('No step was taken yet: the data starts from its beginning.')
       return
@@ -53,8 +57,39 @@ def step_of(filename: str) -> int | None:
     >>> step_of('run/checkpoint_1000/dataset/train_ds-000-of-001')
     1000
   """
-  found = re.findall(r'(?:^|/)checkpoint_(\d+)(?:/|$)', filename)
-  return int(found[-1]) if found else None
+  steps = re.findall(r'(?:^|/)checkpoint_(\d+)(?:/|$)', filename)
+  return int(steps[-1]) if steps else None
+
+
+def check_shards(checkpoint: str, shards: int) -> None:
+  """Raises if a checkpoint says where the input stood for other shards.
+
+  T5X keeps one file for every process that reads data, and would look for one
+  that is not there.
+
+  Args:
+    checkpoint: location of the checkpoint.
+    shards: of the data in this run (count).
+
+  Raises:
+    ValueError: naming both numbers and what to do.
+
+  Example:
+    >>> check_shards('no/such/checkpoint', 2)
+  """
+  saved = {
+    int(number)
+    for name in _names(epath.Path(checkpoint) / 'dataset')
+    for number in _SHARDS.findall(name)
+  }
+  if saved and saved != {shards}:
+    raise ValueError(
+      f'{checkpoint} says where the input stood for '
+      f'{", ".join(map(str, sorted(saved)))} data shard(s), and this run has '
+      f'{shards}. Resume on as many processes as wrote it; or bind '
+      'SAVE_DATASET = False, and the data starts from its beginning while '
+      'parameters, optimizer and counters go on'
+    )
 
 
 def get_dataset(
@@ -67,7 +102,7 @@ def get_dataset(
   *,
   first_step: int,
   same_batches: bool = False,
-) -> 'TrainIterator':
+) -> TrainIterator:
   """Returns this process's rows of the batches; bind it as `get_dataset_fn`.
 
   Args:
@@ -124,3 +159,12 @@ def get_dataset(
     )
 
   return TrainIterator(whole.map(own), first_step)
+
+
+def _names(folder: epath.Path) -> list[str]:
+  """Returns the names of files in a folder and in the folders in it."""
+  if not folder.is_dir():
+    return []
+  paths = list(folder.iterdir())
+  below = [f for path in paths if path.is_dir() for f in path.iterdir()]
+  return [path.name for path in (*paths, *below)]

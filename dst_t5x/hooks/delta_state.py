@@ -1,10 +1,11 @@
 """Train states whose checkpoints hold the delta instead of the parameters.
 
-To `jit`, such a state is the dense tree of arrays that T5X knows. Only what its
-checkpoint manager asks for is sparse: `state_dict`, `restore_state` and
-`as_logical_axes` speak of the delta and of what a resume needs.
+To `jit`, such a state is the dense tree of arrays that T5X knows. Only what
+T5X's checkpoint manager asks for is sparse: `state_dict`, `restore_state` and
+`as_logical_axes` are of the delta and of what a resume needs.
 """
 
+import dataclasses
 from typing import Any
 
 from flax import struct
@@ -12,6 +13,21 @@ from t5x import train_state as train_state_lib  # type: ignore
 
 from dst_t5x.hooks.inference_keeper import InferenceKeeper
 from dst_t5x.hooks.train_keeper import TrainKeeper
+
+
+def with_keeper(kind: Any, state: Any, keeper: Any) -> Any:
+  """Returns one of T5X's states as one that is saved as a delta.
+
+  Args:
+    kind: `DeltaTrainState` or `DeltaInferenceState`.
+    state: T5X's, of arrays, shapes or axes.
+    keeper: for states of this kind.
+
+  Returns:
+    The same fields, with the keeper.
+  """
+  fields = {f.name: getattr(state, f.name) for f in dataclasses.fields(state)}
+  return kind(**{**fields, 'keeper': keeper})
 
 
 class SparseAxes:

@@ -7,9 +7,11 @@ from typing import Any
 import jax
 from jax.sharding import PartitionSpec
 
-from dst_t5x.arrays.paths import named_leaves
+from dst_t5x.arrays import paths
+from dst_t5x.checkpoint import manifest as manifest_lib
 from dst_t5x.checkpoint import packing, saved_arrays, unpacking
 from dst_t5x.core.counting import Partitioning
+from dst_t5x.hooks import state_dicts
 from dst_t5x.seeds.sharded import LoadSeed
 
 
@@ -28,18 +30,18 @@ class InferenceKeeper:
     partitioning: Partitioning,
     load_seed: LoadSeed,
   ):
-    self.manifest = manifest
     self.partitioning = partitioning
     self.load_seed = load_seed
-    self.silos, self.budgets = saved_arrays.silos_of(manifest)
+    self.silos, self.budgets = manifest_lib.silos_of(manifest)
 
   def state_dict(self, state: Any) -> dict[str, Any]:
     """Returns the shapes of what is read from a checkpoint."""
-    dtypes = {p: x.dtype for p, x in named_leaves(state.params).items()}
+    params = paths.named_leaves(state.params)
+    dtypes = {path: x.dtype for path, x in params.items()}
     packed = packing.shapes(self.silos, self.budgets, dtypes, values=True)
-    saved = saved_arrays.to_arrays(self.silos, packed)
-    values = saved.pop('values')
-    return {'target': values, 'state': {'step': state.step, **saved}}
+    return paths.unflatten(
+      {'state/step': state.step, **saved_arrays.to_arrays(self.silos, packed)}
+    )
 
   def axes(self, state: Any) -> Any:
     """Returns the axes of `state_dict`."""
@@ -47,10 +49,11 @@ class InferenceKeeper:
 
   def restore(self, state: Any, state_dict: Any) -> Any:
     """Returns the state with the seed's parameters and the delta in them."""
+    arrays = paths.flatten(state_dict)
     seed = self.load_seed()
-    delta = saved_arrays.from_arrays(self.silos, self.budgets, state_dict)
+    delta = saved_arrays.from_arrays(self.silos, self.budgets, arrays)
     # A host that restores another dtype gets the seed rounded like the values.
-    wanted = next(
+    dtype = next(
       (p.values.dtype for p in delta if not isinstance(p.values, tuple)), None
     )
 
@@ -58,11 +61,11 @@ class InferenceKeeper:
       jax.jit, out_shardings={p: x.sharding for p, x in seed.items()}
     )
     def merge(seed: Any, delta: Any) -> Any:
-      if wanted is not None:
-        seed = {p: x.astype(wanted) for p, x in seed.items()}
+      if dtype is not None:
+        seed = {p: x.astype(dtype) for p, x in seed.items()}
       return unpacking.unpack(self.silos, self.partitioning, delta, seed)
 
     return state.replace(
-      params=saved_arrays.like(state.params, merge(seed, delta)),
-      step=state_dict['state']['step'],
+      params=state_dicts.with_leaves(state.params, merge(seed, delta)),
+      step=arrays['state/step'],
     )

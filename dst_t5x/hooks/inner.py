@@ -1,13 +1,13 @@
 """Any optax optimizer as the inner optimizer, at the trainer's learning rate.
 
-T5X's own `OptaxWrapper` logs the trainer's learning rate and ignores it. Here
-the optimizer is a function of the rate, and every step gets the trainer's.
+T5X's own `OptaxWrapper` logs the trainer's learning rate and ignores it. This
+one takes the optimizer as a function of the rate, and calls it with the
+trainer's rate in every step.
 """
 
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
@@ -48,7 +48,7 @@ class Optax(optimizers.OptimizerDef):
         'rate in it; give the function that makes it from a learning rate, as '
         '@optax.adamw (without parentheses)'
       )
-    # Of one argument: what gin binds to the others must not become state.
+    # Only of the rate: what gin binds to other arguments must not become state.
     self._optax = optax.inject_hyperparams(
       lambda learning_rate: transformation(learning_rate=learning_rate)
     )(learning_rate=0.0)
@@ -76,14 +76,14 @@ class Optax(optimizers.OptimizerDef):
 
   def derive_logical_axes(self, optimizer: Any, param_logical_axes: Any) -> Any:
     """Returns the optimizer with logical axes in place of arrays."""
-    named = named_axes(param_logical_axes)
+    logical = axes.named(param_logical_axes)
     shapes = {
-      p: tuple(x.shape) for p, x in named_leaves(optimizer.target).items()
+      path: tuple(x.shape) for path, x in named_leaves(optimizer.target).items()
     }
     return optimizers.Optimizer(
       self,
       optimizers.OptimizerState(
-        None, axes.of_state(optimizer.state.param_states, shapes, named)
+        None, axes.of_state(optimizer.state.param_states, shapes, logical)
       ),
       param_logical_axes,
     )
@@ -97,47 +97,3 @@ class Optax(optimizers.OptimizerDef):
   ) -> Any:
     """Returns target and state from such a dict."""
     return state_dicts.restore_optimizer(opt_target, opt_state, state_dict)
-
-
-def is_axes(leaf: Any) -> bool:
-  """Returns whether a leaf of a tree of logical axes is one parameter's."""
-  return leaf is None or isinstance(leaf, (tuple, jax.sharding.PartitionSpec))
-
-
-def named_axes(tree: Any) -> dict[str, Any]:
-  """Returns the logical axes of parameters by path.
-
-  Args:
-    tree: as T5X hands them around, a (frozen) dict of axes.
-
-  Returns:
-    Dict from path to axes.
-
-  Example:
-    >>> named_axes({'a': {'w': jax.sharding.PartitionSpec('embed')}})
-    {'a/w': P('embed',)}
-  """
-  leaves, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_axes)
-  return {
-    jax.tree_util.keystr(key, simple=True, separator='/'): leaf
-    for key, leaf in leaves
-  }
-
-
-def specs(mesh_axes: Any) -> dict[str, jax.sharding.PartitionSpec]:
-  """Returns how parameters are partitioned, by path.
-
-  Args:
-    mesh_axes: T5X's, of the parameters; None is a whole parameter.
-
-  Returns:
-    Dict from path to partition.
-
-  Example:
-    >>> specs({'a': {'w': None}})
-    {'a/w': P()}
-  """
-  return {
-    path: jax.sharding.PartitionSpec() if spec is None else spec
-    for path, spec in named_axes(mesh_axes).items()
-  }

@@ -4,9 +4,13 @@
 
 T5X hands gradients, parameters and state to `apply_gradient` and takes new
 parameters back, which is all that a method needs. The state is
-`selective.SelectiveState`, with the inner optimizer's state inside.
+`selective.SelectiveState`, which holds the inner optimizer's state.
+
+The method works on dicts of parameters by path. T5X's trees become dicts, and
+the other way round, in this module alone; the inner optimizer sees trees.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +22,7 @@ from dst_t5x.arrays.paths import named_leaves
 from dst_t5x.core import plans, selective
 from dst_t5x.core.counting import Partitioning
 from dst_t5x.core.methods import Method, SiloScheme
-from dst_t5x.hooks import axes, inner, state_dicts
+from dst_t5x.hooks import axes, state_dicts
 
 
 class Selective(optimizers.OptimizerDef):
@@ -85,11 +89,11 @@ class Selective(optimizers.OptimizerDef):
     super().__init__(inner.hyper_params)
 
   def set_total_steps(self, steps: int) -> None:
-    """Sets the length of the run, for schedules that last all of it (count)."""
+    """Sets the steps of the run (count), for schedules that last all of it."""
     self._total_steps = steps
 
   def set_partitioning(self, partitioning: Partitioning) -> None:
-    """Says where the parameters lie; without it no step is taken."""
+    """Sets how the parameters lie on the mesh; no step is taken without it."""
     self._partitioning = partitioning
 
   def plan(self, params: Any) -> plans.Plan:
@@ -118,7 +122,7 @@ class Selective(optimizers.OptimizerDef):
   def set_param_axes(self, param_logical_axes: Any) -> None:
     """Takes the model's logical axes; T5X calls this first."""
     self._stack_axes = axes.stacks(
-      inner.named_axes(param_logical_axes), self._stack_names
+      axes.named(param_logical_axes), self._stack_names
     )
     if hasattr(self.inner, 'set_param_axes'):
       self.inner.set_param_axes(param_logical_axes)
@@ -131,16 +135,13 @@ class Selective(optimizers.OptimizerDef):
 
   def init_state(self, params: Any) -> Any:
     """Returns the state before the first step; `params` are the seed."""
-    plan = self.plan(params)
+    seed = named_leaves(params)
     state = selective.init(
-      plan, params, self.inner.init_state(params).param_states
+      self.plan(params), seed, self.inner.init_state(params).param_states
     )
     first: Any = ()
     if self.keep_first:
-      first = {
-        path: jnp.zeros_like(x, jnp.bool_)
-        for path, x in named_leaves(params).items()
-      }
+      first = {path: jnp.zeros_like(x, jnp.bool_) for path, x in seed.items()}
     return optimizers.OptimizerState(
       jnp.int32(0), {'selective': state, 'first': first}
     )
@@ -152,42 +153,44 @@ class Selective(optimizers.OptimizerDef):
     if self._partitioning is None:
       raise ValueError(
         'the optimizer does not know the seed: bind train_state_initializer_cls'
-        ' = @restore.SeedInitializer, as hosts/t5x.gin does. T5X would call '
-        'the random initialisation the seed'
+        ' = @restore.TrainInitializer, as runs/finetune_t5x.gin does. T5X '
+        'would call the random initialisation the seed'
       )
-    plan = self.plan(params)
     old = state.param_states['selective']
-    count = old.count
+    count, seed = old.count, self.seed_on_device(old.seed)
+    as_tree = functools.partial(state_dicts.with_leaves, params)
 
     def propose(gradients: Any, inner_state: Any, params: Any) -> Any:
       before = optimizers.OptimizerState(count, inner_state)
       proposed, after = self.inner.apply_gradient(
-        hyper_params, params, before, gradients
+        hyper_params, as_tree(params), before, as_tree(gradients)
       )
-      return proposed, after.param_states
+      return named_leaves(proposed), after.param_states
 
-    working = old._replace(seed=self.seed_on_device(old.seed))
-    # Whoever wants the churn counts it together with the overlap: `metrics`.
     new_params, new = selective.step(
-      plan, propose, grads, working, params, count_churn=False
+      self.plan(params),
+      propose,
+      named_leaves(grads),
+      old._replace(seed=seed),
+      named_leaves(params),
+      count_churn=False,  # `subset_metrics` counts it with the overlap
     )
     first = state.param_states['first']
     if self.keep_first:
-      now, base = named_leaves(new_params), named_leaves(working.seed)
       first = {
-        path: jnp.where(count == 0, now[path] != base[path], mask)
+        path: jnp.where(count == 0, new_params[path] != seed[path], mask)
         for path, mask in first.items()
       }
-    return new_params, optimizers.OptimizerState(
+    return as_tree(new_params), optimizers.OptimizerState(
       state.step + 1,
       {'selective': new._replace(seed=old.seed), 'first': first},
     )
 
   def derive_logical_axes(self, optimizer: Any, param_logical_axes: Any) -> Any:
     """Returns the optimizer with logical axes in place of arrays."""
-    named = inner.named_axes(param_logical_axes)
+    logical = axes.named(param_logical_axes)
     target = optimizer.target
-    shapes = {p: tuple(x.shape) for p, x in named_leaves(target).items()}
+    shapes = {path: tuple(x.shape) for path, x in named_leaves(target).items()}
     states = optimizer.state.param_states
     kept = states['selective']
     inner_optimizer = optimizers.Optimizer(
@@ -195,7 +198,7 @@ class Selective(optimizers.OptimizerDef):
     )
     # Axes of optax states that T5X has no rule for are found by shape.
     if isinstance(self.inner, optimizers.OptaxWrapper):
-      inner_axes = axes.of_state(kept.inner, shapes, named)
+      inner_axes = axes.of_state(kept.inner, shapes, logical)
     else:
       inner_axes = self.inner.derive_logical_axes(
         inner_optimizer, param_logical_axes
@@ -203,7 +206,7 @@ class Selective(optimizers.OptimizerDef):
     rest = axes.of_state(
       {'selective': kept._replace(inner=()), 'first': states['first']},
       shapes,
-      named,
+      logical,
     )
     rest['selective'] = rest['selective']._replace(inner=inner_axes)
     return optimizers.Optimizer(

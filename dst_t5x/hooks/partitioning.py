@@ -1,9 +1,9 @@
 """The partitioner hook: meshes that can be asked for, and where the seed lies.
 
 T5X's CPU mesh is always (processes × devices of one process), whatever
-`num_partitions` says. Here the CPU gets the mesh that was asked for, so that a
-recipe can be rehearsed without an accelerator on the mesh it will have; and so
-do TPUs that are newer than T5X's defaults.
+`num_partitions` says. This partitioner gives the CPU the mesh that was asked
+for, so that a recipe can be rehearsed without an accelerator on the mesh it
+will have; and it does so for TPUs that are newer than T5X's defaults.
 """
 
 from collections.abc import Sequence
@@ -11,8 +11,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from t5x import partitioning  # type: ignore
+from t5x import train_state as train_state_lib  # type: ignore
 
 from dst_t5x.hooks import submesh
 
@@ -57,10 +58,10 @@ class Partitioner(partitioning.PjitPartitioner):
     if jax.default_backend() == 'cpu' and parts:
       return cpu_mesh(parts)
     last = jax.devices()[-1]
-    told = self._model_parallel_submesh or self._ici_mesh_shape
+    given = self._model_parallel_submesh or self._ici_mesh_shape
     if (
       last.platform == 'tpu'
-      and not told
+      and not given
       and last.device_kind not in submesh.KNOWN_TO_T5X
     ):
       bounds = partitioning.bounds_from_last_device(last)
@@ -86,6 +87,41 @@ def cpu_mesh(num_partitions: int) -> Mesh:
   devices = sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
   grid = np.array(devices, dtype=object).reshape(-1, num_partitions)
   return Mesh(grid, ('data', 'model'))
+
+
+def with_seed_in(
+  memory_kind: str | None, train_state_axes: Any, mesh: Mesh
+) -> Any:
+  """Returns a train state's axes with the seed in another memory.
+
+  It also sets the optimizer's `seed_memory_kind`: the optimizer brings the seed
+  over in every step.
+
+  Args:
+    memory_kind: such as 'pinned_host'; None leaves the seed beside the
+      parameters.
+    train_state_axes: T5X's, with `optimizer.Selective` in it.
+    mesh: of the parameters.
+
+  Returns:
+    The axes; unchanged for None, and where there is no optimizer.
+  """
+  if memory_kind is None or isinstance(
+    train_state_axes, train_state_lib.InferenceState
+  ):
+    return train_state_axes
+  optimizer = train_state_axes._optimizer
+  states = optimizer.state.param_states
+  kept = states['selective']
+  seed_axes = jax.tree.map(
+    lambda spec: NamedSharding(mesh, spec, memory_kind=memory_kind), kept.seed
+  )
+  states = {**states, 'selective': kept._replace(seed=seed_axes)}
+  optimizer.optimizer_def.seed_memory_kind = memory_kind
+  optimizer = optimizer.replace(
+    state=optimizer.state.replace(param_states=states)
+  )
+  return train_state_axes.replace(_optimizer=optimizer)
 
 
 def _check_devices(parts: int | None) -> None:

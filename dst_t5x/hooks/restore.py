@@ -1,14 +1,16 @@
 """The restore hook: where a run's seed comes from, and how it goes on.
 
-Bound as `train_state_initializer_cls` in `t5x.train`, `t5x.eval` and
-`t5x.infer`, with `CheckpointConfig.restore = None` in training: T5X then looks
-for a checkpoint in MODEL_DIR alone, and asks this class for everything else.
+`TrainInitializer` is bound as `train_state_initializer_cls` in `t5x.train`,
+with `CheckpointConfig.restore = None`: T5X then looks for a checkpoint in
+MODEL_DIR alone, and asks the initializer for everything else.
 
   nothing in MODEL_DIR   `from_scratch`: the seed, and the method's first state
   a delta checkpoint     its `restore_state`: the seed, and the delta in it
+
+`InferenceInitializer` is bound in `t5x.eval` and `t5x.infer`, where T5X always
+restores a checkpoint: a delta on top of its seed, or a whole model.
 """
 
-import dataclasses
 import functools
 from typing import Any
 
@@ -21,48 +23,45 @@ from t5x import train_state as train_state_lib  # type: ignore
 from t5x import utils  # type: ignore
 
 from dst_t5x.arrays.paths import named_leaves
-from dst_t5x.checkpoint import delta_checkpoint, manifest, saved_arrays
+from dst_t5x.checkpoint import manifest as manifest_lib
 from dst_t5x.core.counting import Partitioning
 from dst_t5x.hooks import (
+  axes,
   before_run,
-  dataset_state,
   delta_state,
-  inner,
-  seed_memory,
+  partitioning,
+  state_dicts,
 )
 from dst_t5x.hooks.inference_keeper import InferenceKeeper
-from dst_t5x.hooks.optimizer import Selective
 from dst_t5x.hooks.train_keeper import TrainKeeper
 from dst_t5x.seeds import sharded
 
 _INNER_STATES = ('full', 'none')
 
 
-class SeedInitializer(utils.TrainStateInitializer):
-  """Begins a run at its seed, and restores deltas on top of it.
+class TrainInitializer(utils.TrainStateInitializer):
+  """Begins a run at its seed, and resumes it from deltas on top of the seed.
 
   T5X gives the first five arguments, gin the others.
 
   Args:
-    optimizer_def: `optimizer.Selective` in training, None in inference.
+    optimizer_def: `optimizer.Selective`.
     init_fn: the model's.
     input_shapes: of a batch.
     partitioner: with rules for all of the model's axes.
     input_types: of a batch.
-    seed_path: of the seed; in inference None stands for the one that the
-      checkpoint names.
-    model_dir: in training, where the run keeps its checkpoints.
-    checkpoint_path: in inference, what is to be restored.
+    seed_path: of the seed.
+    model_dir: where the run keeps its checkpoints.
     total_steps: where T5X's step count ends (count); the seed's own included.
     inner_state: 'full' saves the inner optimizer's state, 'none' leaves it
       out, so that a resume is one of weights only.
     restore_dataset: whether a resume also restores where the input stands.
 
   Raises:
-    ManifestError: if MODEL_DIR holds another run's checkpoints.
+    ManifestError: if `model_dir` holds another run's checkpoints.
     SeedError: if the seed cannot be read or does not fit the model.
     SiloError: if the budget or the silos are wrong.
-    ValueError: if the partitioner lacks rules.
+    ValueError: if the partitioner lacks rules, or an argument is wrong.
   """
 
   def __init__(
@@ -73,10 +72,9 @@ class SeedInitializer(utils.TrainStateInitializer):
     partitioner: Any,
     input_types: Any = None,
     *,
-    seed_path: str | None = None,
-    model_dir: str | None = None,
-    checkpoint_path: str | None = None,
-    total_steps: int | None = None,
+    seed_path: str,
+    model_dir: str,
+    total_steps: int,
     inner_state: str = 'full',
     restore_dataset: bool = True,
   ):
@@ -84,17 +82,14 @@ class SeedInitializer(utils.TrainStateInitializer):
       raise ValueError(
         f'inner_state={inner_state!r} must be one of {_INNER_STATES}'
       )
-    before_run.rules(init_fn, input_shapes, input_types, partitioner)
-    found, checkpoint = None, None
-    if optimizer_def is None:
-      checkpoint = before_run.checkpoint_to_infer_from(checkpoint_path)
-    else:
-      before_run.optimizer(optimizer_def)
-      found = sharded.open_source(seed_path, macro='INITIAL_CHECKPOINT_PATH')
-      first = found.step or 0
-      if total_steps is not None:
-        before_run.steps(total_steps, first)
-        optimizer_def.set_total_steps(total_steps - first)
+    before_run.check_rules(init_fn, input_shapes, input_types, partitioner)
+    before_run.check_optimizer(optimizer_def)
+    self._source = sharded.open_source(
+      seed_path, macro='INITIAL_CHECKPOINT_PATH'
+    )
+    self._start = self._source.step or 0
+    before_run.check_steps(total_steps, self._start)
+    optimizer_def.set_total_steps(total_steps - self._start)
     super().__init__(
       optimizer_def=optimizer_def,
       init_fn=init_fn,
@@ -102,41 +97,38 @@ class SeedInitializer(utils.TrainStateInitializer):
       partitioner=partitioner,
       input_types=input_types,
     )
+    self._optimizer_def = optimizer_def
     self._init_fn = functools.partial(
       init_fn, input_shapes=input_shapes, input_types=input_types
     )
-    self.train_state_axes = seed_memory.kept_in(
+    self.train_state_axes = partitioning.with_seed_in(
       getattr(partitioner, 'seed_memory_kind', None),
       self.train_state_axes,
       partitioner.mesh,
     )
     self._dense_axes = self.train_state_axes
-    specs = inner.specs(self.train_state_axes.params)
-    self._partitioning = Partitioning(partitioner.mesh, specs)
-    self._shardings = {
-      path: NamedSharding(partitioner.mesh, spec)
-      for path, spec in specs.items()
-    }
-    if found is not None and optimizer_def is not None:
-      self._prepare_training(
-        found, optimizer_def, model_dir, inner_state, restore_dataset
+    self._parameters = _partitioning(self)
+    self._load_seed = _loader(self._source, self._parameters)
+    shapes = self.global_train_state_shape
+    sharded.check(self._source, named_leaves(shapes.params))
+    self._fingerprint = sharded.fingerprint(self._source)
+    optimizer_def.set_partitioning(self._parameters)
+    self._keeper = self._make_keeper(
+      shapes.params, model_dir, inner_state, restore_dataset
+    )
+    if self._keeper is not None:
+      _use_keeper(self, delta_state.DeltaTrainState, self._keeper)
+      before_run.log_plan(
+        self._keeper.plan, self._keeper.arrays(self.global_train_state_shape)
       )
-    elif checkpoint is not None:
-      self._prepare_inference(checkpoint, seed_path)
 
   def from_scratch(self, init_rng: Any) -> Any:
     """Returns the train state of a run's beginning: the seed, and no delta."""
-    if self._source is None:
-      raise ValueError(
-        'nothing to infer from: CHECKPOINT_PATH must be a checkpoint'
-      )
-    start = self._source.step or 0
-    optimizer_def = self._optimizer_def
+    optimizer_def, start = self._optimizer_def, self._start
 
     def begin(rng: Any, params: Any) -> Any:
       variables = unfreeze(self._init_fn(rng=rng))
-      like = variables['params']
-      variables['params'] = saved_arrays.like(like, params)
+      variables['params'] = state_dicts.with_leaves(variables['params'], params)
       state = train_state_lib.FlaxOptimTrainState.create(
         optimizer_def, freeze(variables)
       )
@@ -149,121 +141,65 @@ class SeedInitializer(utils.TrainStateInitializer):
         )
       )
 
-    params = sharded.load(self._source, self._shardings)
+    seed = self._load_seed()
     state = self._partitioner.partition(
       begin,
-      in_axis_resources=(
-        None,
-        {path: s.spec for path, s in self._shardings.items()},
-      ),
+      in_axis_resources=(None, dict(self._parameters.specs)),
       out_axis_resources=self._dense_axes,
-    )(init_rng, params)
+    )(init_rng, seed)
     logging.info(
       'Starting from the seed %s at step %d; its fingerprint is %s.',
       self._source.location,
       start,
       self._fingerprint,
     )
-    return self._as_delta_state(state)
-
-  def _prepare_training(
-    self,
-    source: Any,
-    optimizer_def: Selective,
-    model_dir: str | None,
-    inner_state: str,
-    restore_dataset: bool,
-  ) -> None:
-    shapes = self.global_train_state_shape
-    sharded.check(source, named_leaves(shapes.params))
-    optimizer_def.set_partitioning(self._partitioning)
-    self._source, self._optimizer_def = source, optimizer_def
-    self._fingerprint = sharded.fingerprint(source)
-    plan = optimizer_def.plan(shapes.params)
-    saved = delta_checkpoint.latest(model_dir) if model_dir else None
-    old = delta_checkpoint.open_checkpoint(saved) if saved else None
-    if saved and restore_dataset:
-      dataset_state.check(saved, self._partitioner.get_data_layout().num_shards)
-    if optimizer_def.method.score is None:
-      if old is not None:
-        raise manifest.ManifestError(
-          f'{saved} holds a delta of method '
-          f'{old.manifest["method"]["name"]!r}, and METHOD here is '
-          f'{optimizer_def.method.name!r}; start with an empty MODEL_DIR'
-        )
-      self._keeper = None
-      return
-    mine = manifest.make(
-      plan,
-      shapes.params,
-      epsilon=optimizer_def.epsilon,
-      silo_scheme=optimizer_def.silo_scheme,
-      inner_state=inner_state,
-      keep_first=optimizer_def.keep_first,
-      seed={
-        'location': source.location,
-        'layout': source.layout,
-        'step': source.step,
-        'fingerprint': self._fingerprint,
-      },
-    )
-    if saved:
-      if old is None:
-        raise manifest.ManifestError(
-          f'{saved} is no delta checkpoint: a run without a subset method '
-          'wrote it; start with an empty MODEL_DIR'
-        )
-      manifest.check_same(mine, old.manifest, saved)
-    self._keeper = TrainKeeper(
-      plan,
-      mine,
-      functools.partial(sharded.load, source, self._shardings),
-      self._fresh_inner,
-      optimizer_def,
-    )
-    self.global_train_state_shape = self._as_delta_state(shapes)
-    self.train_state_axes = self._as_delta_state(self.train_state_axes)
-    before_run.log_plan(plan, mine, self.global_train_state_shape.state_dict())
-
-  def _prepare_inference(
-    self, checkpoint: delta_checkpoint.DeltaCheckpoint, seed_path: str | None
-  ) -> None:
-    told = checkpoint.manifest['seed']
-    if seed_path:
-      source = sharded.open_source(seed_path, macro='INITIAL_CHECKPOINT_PATH')
-    else:
-      source = sharded.open_source(
-        told['location'], macro=f'the seed that {checkpoint.location} names'
-      )
-    found = sharded.fingerprint(source)
-    if found != told['fingerprint']:
-      raise manifest.ManifestError(
-        f'{checkpoint.location} was trained from the seed {told["location"]} '
-        f'with the fingerprint {told["fingerprint"]}; {source.location} has '
-        f'{found}. Give its own seed as INITIAL_CHECKPOINT_PATH'
-      )
-    shapes = named_leaves(self.global_train_state_shape.params)
-    sharded.check(source, shapes)
-    self._keeper = InferenceKeeper(
-      checkpoint.manifest,
-      self._partitioning,
-      functools.partial(sharded.load, source, self._shardings),
-    )
-    self.global_train_state_shape = self._as_delta_state(
-      self.global_train_state_shape
-    )
-    self.train_state_axes = self._as_delta_state(self.train_state_axes)
-
-  def _as_delta_state(self, state: Any) -> Any:
     if self._keeper is None:
       return state
-    kind = (
-      delta_state.DeltaInferenceState
-      if isinstance(state, train_state_lib.InferenceState)
-      else delta_state.DeltaTrainState
+    return delta_state.with_keeper(
+      delta_state.DeltaTrainState, state, self._keeper
     )
-    fields = {f.name: getattr(state, f.name) for f in dataclasses.fields(state)}
-    return kind(**{**fields, 'keeper': self._keeper})
+
+  def _make_keeper(
+    self, shapes: Any, model_dir: str, inner_state: str, restore_dataset: bool
+  ) -> TrainKeeper | None:
+    """Returns what saves this run as deltas; None for a run of whole models.
+
+    Args:
+      shapes: of the parameters.
+      model_dir: whose newest checkpoint must be one of this run.
+      inner_state: 'full' or 'none'.
+      restore_dataset: whether a resume restores where the input stands.
+    """
+    optimizer_def = self._optimizer_def
+    plan = optimizer_def.plan(shapes)
+    manifest = None
+    if optimizer_def.method.score is not None:
+      manifest = manifest_lib.make(
+        plan,
+        shapes,
+        epsilon=optimizer_def.epsilon,
+        silo_scheme=optimizer_def.silo_scheme,
+        inner_state=inner_state,
+        keep_first=optimizer_def.keep_first,
+        seed={
+          'location': self._source.location,
+          'layout': self._source.layout,
+          'step': self._source.step,
+          'fingerprint': self._fingerprint,
+        },
+      )
+    shards = self._partitioner.get_data_layout().num_shards
+    before_run.check_model_dir(
+      model_dir,
+      manifest,
+      method=optimizer_def.method.name,
+      shards=shards if restore_dataset else None,
+    )
+    if manifest is None:
+      return None
+    return TrainKeeper(
+      plan, manifest, self._load_seed, self._fresh_inner, optimizer_def
+    )
 
   def _fresh_inner(self, params: Any) -> Any:
     """Returns the inner optimizer's first state, sharded as in training."""
@@ -274,7 +210,89 @@ class SeedInitializer(utils.TrainStateInitializer):
       out_axis_resources=dense,
     )(params)
 
-  _keeper: Any = None
-  _source: Any = None
-  _optimizer_def: Any = None
-  _fingerprint: str | None = None
+
+class InferenceInitializer(utils.TrainStateInitializer):
+  """Restores deltas on top of their seed, or whole models as T5X does.
+
+  T5X gives the first five arguments, gin the others.
+
+  Args:
+    optimizer_def: None.
+    init_fn: the model's.
+    input_shapes: of a batch.
+    partitioner: with rules for all of the model's axes.
+    input_types: of a batch.
+    checkpoint_path: what is to be restored.
+    seed_path: of the seed; None for the one that the checkpoint names.
+
+  Raises:
+    ManifestError: if the checkpoint is of another seed, or contradicts itself.
+    SeedError: if the seed cannot be read or does not fit the model.
+    ValueError: if the partitioner lacks rules, or there is no checkpoint.
+  """
+
+  def __init__(
+    self,
+    optimizer_def: Any,
+    init_fn: Any,
+    input_shapes: Any,
+    partitioner: Any,
+    input_types: Any = None,
+    *,
+    checkpoint_path: str,
+    seed_path: str | None = None,
+  ):
+    before_run.check_rules(init_fn, input_shapes, input_types, partitioner)
+    checkpoint = before_run.checkpoint_to_infer_from(checkpoint_path)
+    super().__init__(
+      optimizer_def=optimizer_def,
+      init_fn=init_fn,
+      input_shapes=input_shapes,
+      partitioner=partitioner,
+      input_types=input_types,
+    )
+    if checkpoint is None:
+      return
+    source = before_run.seed_of(checkpoint, seed_path)
+    sharded.check(source, named_leaves(self.global_train_state_shape.params))
+    parameters = _partitioning(self)
+    keeper = InferenceKeeper(
+      checkpoint.manifest, parameters, _loader(source, parameters)
+    )
+    _use_keeper(self, delta_state.DeltaInferenceState, keeper)
+
+  def from_scratch(self, init_rng: Any) -> Any:
+    """Raises: what is not restored would infer from random parameters."""
+    del init_rng
+    raise ValueError(
+      'nothing to infer from: CHECKPOINT_PATH must be a checkpoint'
+    )
+
+
+def _partitioning(initializer: utils.TrainStateInitializer) -> Partitioning:
+  """Returns how a model's parameters lie on the mesh."""
+  return Partitioning(
+    initializer._partitioner.mesh,
+    axes.specs(initializer.train_state_axes.params),
+  )
+
+
+def _loader(source: Any, parameters: Partitioning) -> sharded.LoadSeed:
+  """Returns what reads a seed onto the devices, as the parameters lie."""
+  shardings = {
+    path: NamedSharding(parameters.mesh, spec)
+    for path, spec in parameters.specs.items()
+  }
+  return functools.partial(sharded.load, source, shardings)
+
+
+def _use_keeper(
+  initializer: utils.TrainStateInitializer, kind: Any, keeper: Any
+) -> None:
+  """Makes an initializer's states ones that are saved as deltas."""
+  initializer.global_train_state_shape = delta_state.with_keeper(
+    kind, initializer.global_train_state_shape, keeper
+  )
+  initializer.train_state_axes = delta_state.with_keeper(
+    kind, initializer.train_state_axes, keeper
+  )

@@ -1,21 +1,44 @@
-"""An optimizer's state as a nested dict, as T5X wants it, and back.
+"""Trees as T5X wants them, from leaves by path, and back.
 
-T5X cannot do with the empty dicts that optax's stateless transformations leave,
-and takes '/' in a key for a level. So empty nodes are left out, and levels are
-matched by their joined names.
+In the nested dict of an optimizer's state, T5X cannot do with the empty dicts
+that optax's stateless transformations leave, and takes '/' in a key for a
+level. So empty nodes are left out, and levels are matched by joined names.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
+import jax
 from flax import traverse_util
 from flax.serialization import from_state_dict, to_state_dict
+
+from dst_t5x.arrays.paths import named_leaves
+
+
+def with_leaves(tree: Any, leaves: Mapping[str, Any]) -> Any:
+  """Returns a tree of the same structure with other leaves.
+
+  Args:
+    tree: any pytree.
+    leaves: by the paths of the tree's own leaves.
+
+  Returns:
+    The new tree.
+
+  Example:
+    >>> with_leaves({'a': {'b': 0}}, {'a/b': 1})
+    {'a': {'b': 1}}
+  """
+  return jax.tree.unflatten(
+    jax.tree.structure(tree), [leaves[path] for path in named_leaves(tree)]
+  )
 
 
 def flat(tree: Any) -> dict[str, Any]:
   """Returns the leaves of any state by joined path, without empty nodes.
 
   Args:
-    tree: what flax can serialize.
+    tree: anything that flax can serialize.
 
   Returns:
     Dict from '/'-joined path to leaf.
@@ -30,7 +53,49 @@ def flat(tree: Any) -> dict[str, Any]:
   return dict(traverse_util.flatten_dict(state, sep='/'))
 
 
-def restored(tree: Any, leaves: dict[str, Any], *, origin: str) -> Any:
+def placed(folder: str, tree: Any) -> dict[str, Any]:
+  """Returns the leaves of any state by their path in a checkpoint.
+
+  Args:
+    folder: that the state has in the checkpoint.
+    tree: what flax can serialize; None is no leaf.
+
+  Returns:
+    Dict from '/'-joined path to leaf.
+
+  Example:
+    >>> placed('state/a', {'b': 1}), placed('state/c', 2)
+    ({'state/a/b': 1}, {'state/c': 2})
+  """
+  return {
+    f'{folder}/{path}' if path else folder: leaf
+    for path, leaf in flat(tree).items()
+    if leaf is not None
+  }
+
+
+def placed_in(folder: str, leaves: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the leaves of one state in a checkpoint, as `flat` names them.
+
+  Args:
+    folder: that the state has in the checkpoint.
+    leaves: of the whole checkpoint, by path.
+
+  Returns:
+    Dict from '/'-joined path in the state to leaf.
+
+  Example:
+    >>> placed_in('state/a', {'state/a/b': 1, 'state/ab': 2})
+    {'b': 1}
+  """
+  return {
+    path.removeprefix(folder).removeprefix('/'): leaf
+    for path, leaf in leaves.items()
+    if path == folder or path.startswith(f'{folder}/')
+  }
+
+
+def restored(tree: Any, leaves: Mapping[str, Any], *, origin: str) -> Any:
   """Returns a state whose leaves are those of the given paths.
 
   Args:
@@ -66,9 +131,9 @@ def restored(tree: Any, leaves: dict[str, Any], *, origin: str) -> Any:
     raise ValueError(
       f'{origin} holds another optimizer state: '
       + '; '.join(
-        f'{what} {", ".join(each[:4])}{", …" if len(each) > 4 else ""}'
-        for what, each in (('it lacks', missing), ('it also holds', extra))
-        if each
+        f'{verb} {", ".join(names[:4])}{", …" if len(names) > 4 else ""}'
+        for verb, names in (('it lacks', missing), ('it also holds', extra))
+        if names
       )
       + '. Resume with the inner optimizer that the run began with'
     )
@@ -90,5 +155,5 @@ def restore_optimizer(target: Any, state: Any, state_dict: Any) -> Any:
   leaves = traverse_util.flatten_dict(state_dict['state'], sep='/')
   return (
     from_state_dict(target, state_dict['target']),
-    restored(state, dict(leaves), origin='the checkpoint'),
+    restored(state, leaves, origin='the checkpoint'),
   )

@@ -1,4 +1,7 @@
-"""T5X's step count begins where the seed's pretraining ended."""
+"""First and last step of a run, in T5X's count.
+
+T5X goes on counting where the seed's pretraining ended.
+"""
 
 from dst_t5x.seeds import sharded
 

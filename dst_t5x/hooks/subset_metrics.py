@@ -1,4 +1,4 @@
-"""The metric hook: what the subset does, at every step, in TensorBoard.
+"""The metric hook: what the subset does at every step, for TensorBoard.
 
 subset/size               parameters in the subset (count)
 subset/fraction           of all parameters
@@ -18,7 +18,7 @@ from t5x import metrics as t5x_metrics  # type: ignore
 from t5x import trainer  # type: ignore
 
 from dst_t5x.arrays.paths import named_leaves
-from dst_t5x.core import counting, selective, silos
+from dst_t5x.core import counting, plans, selective, silos
 
 
 class SubsetMetrics(trainer.WeightMetricsComputer):
@@ -52,7 +52,7 @@ class SubsetMetrics(trainer.WeightMetricsComputer):
       plan,
       named_leaves(old_train_state.params),
       named_leaves(optimizer.target),
-      named_leaves(definition.seed_on_device(states['selective'].seed)),
+      definition.seed_on_device(states['selective'].seed),
       states['first'] if definition.keep_first else None,
     )
     metrics.update(
@@ -65,13 +65,13 @@ class SubsetMetrics(trainer.WeightMetricsComputer):
 
 
 def subset_values(
-  plan: Any, measured: selective.SelectionMetrics
+  plan: plans.Plan, measured: selective.SelectionMetrics
 ) -> dict[str, jax.Array]:
-  """Returns what is reported of a step.
+  """Returns what the step itself says of its subset.
 
   Args:
     plan: of the run.
-    measured: by the step.
+    measured: what the step measured.
 
   Returns:
     float32 scalars by name.
@@ -107,25 +107,25 @@ def modules(partition: silos.Silos) -> Mapping[str, list[int]]:
     >>> modules(assign(shapes))
     {'encoder/mlp': [0, 1]}
   """
-  found: dict[str, list[int]] = {}
+  numbers: dict[str, list[int]] = {}
   for number, name in enumerate(partition.names):
     parts = [
       part
       for part in name.split('[')[0].split('/')
       if part != 'layers' and not part.startswith('layers_')
     ]
-    found.setdefault('/'.join(parts), []).append(number)
-  return found
+    numbers.setdefault('/'.join(parts), []).append(number)
+  return numbers
 
 
 def moves(
-  plan: Any,
+  plan: plans.Plan,
   old: Mapping[str, jax.Array],
   new: Mapping[str, jax.Array],
   seed: Mapping[str, jax.Array],
   first: Mapping[str, jax.Array] | None,
 ) -> dict[str, jax.Array]:
-  """Returns churn and overlap, from one pass over the parameters.
+  """Returns churn and overlap, from one pass over the parameters together.
 
   |S_t − S_{t−1}| and |S₁ ∩ S_t| / |S₁|, with S the parameters that differ from
   the seed.
@@ -143,15 +143,19 @@ def moves(
   Source: DST, equation 9, for two steps of one run.
   """
 
+  # `subsets.entered` counts churn as well, for the runner without T5X: from the
+  # mask of the step, which nobody has after it, and as a whole number. Here it
+  # is counted from the parameters, as a float, in the pass that the overlap
+  # needs anyway; to use that function as well would be one more pass.
   def code(
     old: jax.Array, new: jax.Array, seed: jax.Array, *first: jax.Array
   ) -> jax.Array:
     # 1 for one that enters, 2 for S₁, 4 for S₁ and S_t, and their sums.
-    inside = new != seed
-    entered = (inside & (old == seed)).astype(jnp.float32)
+    differs = new != seed
+    entered = (differs & (old == seed)).astype(jnp.float32)
     if not first:
       return entered
-    weight = jnp.where(inside, jnp.float32(4), jnp.float32(2))
+    weight = jnp.where(differs, jnp.float32(4), jnp.float32(2))
     return entered + jnp.where(first[0], weight, jnp.float32(0))
 
   operands = {
@@ -168,7 +172,7 @@ def moves(
   )
   # How many codes are at least 1, 2, … 5; exactly n is a difference of two.
   least = jnp.sum(counts.astype(jnp.float32), axis=0)
-  # Codes are 0, 1, 2, 4 and 5: 3 would enter without being inside.
+  # Codes are 0, 1, 2, 4 and 5: 3 would enter S_t without being in it.
   values = {'subset/churn': least[0] - least[1] + least[4]}
   if first is not None:
     values['subset/overlap_first'] = least[3] / jnp.maximum(least[1], 1.0)

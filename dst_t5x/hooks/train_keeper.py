@@ -1,26 +1,32 @@
 """From a train state to a delta checkpoint, and back.
 
-`dst_t5x.checkpoint.delta_checkpoint` tells what is in it. Everything there is
+`dst_t5x.checkpoint.delta_checkpoint` says what is in it. Everything there is
 small and replicated, so a checkpoint fits every mesh; what is large is either
 in the seed's own checkpoint or sharded as the parameters are.
+
+Parameters, and the arrays of a checkpoint, are dicts by path; T5X's trees are
+taken apart and put together where T5X hands them over.
 """
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
-from flax import traverse_util
 from flax.linen import partitioning as flax_partitioning
 from jax.sharding import NamedSharding, PartitionSpec
 
-from dst_t5x.arrays import bit_types
-from dst_t5x.arrays.paths import named_leaves
+from dst_t5x.arrays import flat_access, paths
+from dst_t5x.checkpoint import (
+  delta_checkpoint,
+  packing,
+  saved_arrays,
+  unpacking,
+)
 from dst_t5x.checkpoint import manifest as manifest_lib
-from dst_t5x.checkpoint import packing, saved_arrays, unpacking
 from dst_t5x.core import plans, selective
 from dst_t5x.core.counting import Partitioning
 from dst_t5x.hooks import state_dicts
@@ -29,6 +35,22 @@ from dst_t5x.seeds.sharded import LoadSeed
 
 # Fields of the method's state that are small; the others are rebuilt.
 _SMALL = ('count', 'carry', 'nonfinite', 'key', 'metrics')
+
+
+class _Parts(NamedTuple):
+  """What a checkpoint is made of, in T5X's train state.
+
+  Attributes:
+    target: parameters by path.
+    step: of T5X's count.
+    kept: state of the method and of the inner optimizer.
+    first: bool, the subset of the first step by path; () if it is not kept.
+  """
+
+  target: dict[str, Any]
+  step: Any
+  kept: selective.SelectiveState
+  first: Any
 
 
 class TrainKeeper:
@@ -59,88 +81,85 @@ class TrainKeeper:
     self.load_seed = load_seed
     self._fresh_inner = fresh_inner
     self._optimizer_def = optimizer_def
-    self._full = manifest['inner_state'] == 'full'
+    self._saves_inner = manifest['inner_state'] == 'full'
     replicated = NamedSharding(self.partitioning.mesh, PartitionSpec())
     self._extract = jax.jit(self._extracted, out_shardings=replicated)
 
-  def state_dict(self, state: Any) -> dict[str, Any]:
+  def arrays(self, state: Any) -> dict[str, Any]:
     """Returns the checkpoint's arrays, or their shapes for a state of shapes.
+
+    Args:
+      state: T5X's train state.
+
+    Returns:
+      Arrays by their path in the checkpoint.
 
     Raises:
       NonFiniteScoreError: if a score was NaN or infinite.
       RuntimeError: if a silo holds more than its budget.
     """
     target, step, kept, first = _parts(state)
-    is_shape = isinstance(jax.tree.leaves(target)[0], jax.ShapeDtypeStruct)
+    is_shape = isinstance(next(iter(target.values())), jax.ShapeDtypeStruct)
     if is_shape:
-      packed = self._shapes(target, kept, first)
+      packed = self._shapes(target, kept.masks, first)
       manifest: Any = manifest_lib.shape(self.manifest)
     else:
       selective.raise_if_invalid(self.plan, kept)
-      packed = self._extract(target, kept, first)
-      self._check(packed)
+      packed = self._extract(target, kept.seed, kept.masks, first)
+      self._check_budgets(packed)
       manifest = manifest_lib.to_bytes(self.manifest)
-      if not self._full:
+      if not self._saves_inner:
         logging.warning(
           'This checkpoint holds no state of the inner optimizer '
           "(inner_state='none'): a resume goes on from its weights only."
         )
     delta, held, opening = packed
-    saved: dict[str, Any] = {
-      'step': step,
-      'manifest': manifest,
+    arrays: dict[str, Any] = {
+      'state/step': step,
+      delta_checkpoint.MANIFEST: manifest,
       **saved_arrays.to_arrays(self.silos, delta),
       **saved_arrays.to_arrays(self.silos, held, 'held_'),
       **saved_arrays.to_arrays(self.silos, opening, 'first_'),
     }
-    for name in _SMALL:
-      saved[name] = _nested(getattr(kept, name))
-    if self._full:
-      saved['inner'] = _nested(kept.inner)
-    return {'target': saved.pop('values'), 'state': saved}
+    for name in (*_SMALL, 'inner') if self._saves_inner else _SMALL:
+      arrays |= state_dicts.placed(f'state/{name}', getattr(kept, name))
+    return arrays
+
+  def state_dict(self, state: Any) -> dict[str, Any]:
+    """Returns `arrays` as the nested dict that T5X saves."""
+    return paths.unflatten(self.arrays(state))
 
   def axes(self, state: Any) -> Any:
     """Returns the axes of `state_dict`, given a state of shapes.
 
     The inner optimizer's state alone is sharded, as in the train step.
     """
-    shapes = self.state_dict(state)
-    replicated = PartitionSpec()
-    axes = jax.tree.map(lambda _: replicated, shapes)
-    if self._full:
-      dense = train_axes(state)
-      inner = state_dicts.flat(dense.inner)
-      axes['state']['inner'] = _unflat(
-        {
-          path: inner[path] if inner[path] is not None else replicated
-          for path in state_dicts.flat(kept_inner(state))
-        }
-      )
-    return axes
+    axes: dict[str, Any] = dict.fromkeys(self.arrays(state), PartitionSpec())
+    if self._saves_inner:
+      axes |= state_dicts.placed('state/inner', train_axes(state).inner)
+    return paths.unflatten(axes)
 
   def restore(self, state: Any, state_dict: Any) -> Any:
     """Returns the train state of a checkpoint, on top of the seed."""
-    saved = state_dict['state']
+    arrays = paths.flatten(state_dict)
     _, _, shapes, first_shapes = _parts(state)
     seed = self.load_seed()
-    delta = self._packed(state_dict)
+    delta = self._packed(arrays)
     _check_dtypes(delta, seed, self.plan)
-    held = self._packed(state_dict, 'held_') if shapes.masks else ()
-    first = self._packed(state_dict, 'first_') if first_shapes else ()
+    held = self._packed(arrays, 'held_') if shapes.masks else ()
+    first = self._packed(arrays, 'first_') if first_shapes else ()
     target, masks, opening = self._merge(seed, delta, held, first)
-    params = saved_arrays.like(state.params, target)
-    small = {
-      name: state_dicts.restored(
+    params = state_dicts.with_leaves(state.params, target)
+
+    def restored(name: str) -> Any:
+      return state_dicts.restored(
         getattr(shapes, name),
-        state_dicts.flat(saved[name]),
+        state_dicts.placed_in(f'state/{name}', arrays),
         origin='the checkpoint',
       )
-      for name in _SMALL
-    }
-    if self._full:
-      inner = state_dicts.restored(
-        shapes.inner, state_dicts.flat(saved['inner']), origin='the checkpoint'
-      )
+
+    if self._saves_inner:
+      inner = restored('inner')
     else:
       logging.warning(
         'Resuming from weights only: the checkpoint holds no state of the '
@@ -148,10 +167,10 @@ class TrainKeeper:
       )
       inner = self._fresh_inner(params)
     kept = shapes._replace(
-      seed=saved_arrays.like(state.params, self._stowed(seed)),
+      seed=self._stowed(seed),
       masks=masks,
       inner=inner,
-      **small,
+      **{name: restored(name) for name in _SMALL},
     )
     logging.info(
       'Resuming DST after %d of its own steps.', int(np.asarray(kept.count))
@@ -161,37 +180,41 @@ class TrainKeeper:
       _optimizer=optimizer.replace(
         target=params,
         state=optimizer.state.replace(
-          step=saved['step'],
+          step=arrays['state/step'],
           param_states={'selective': kept, 'first': opening},
         ),
       )
     )
 
-  def _shapes(self, target: Any, kept: Any, first: Any) -> Any:
+  def _shapes(self, target: Any, masks: Any, first: Any) -> Any:
     """Returns the shapes of `_extracted`, which T5X asks for at every save."""
-    dtypes = {path: x.dtype for path, x in named_leaves(target).items()}
+    dtypes = {path: x.dtype for path, x in target.items()}
     shapes = functools.partial(packing.shapes, self.silos, self.budgets, dtypes)
     return (
       shapes(values=True),
-      shapes(values=False) if kept.masks else (),
+      shapes(values=False) if masks else (),
       shapes(values=False) if first else (),
     )
 
-  def _extracted(self, target: Any, kept: Any, first: Any) -> Any:
-    plan, partitioning = self.plan, self.partitioning
-    now = named_leaves(target)
-    seed = named_leaves(self._optimizer_def.seed_on_device(kept.seed))
-    changed = {path: _differ(now[path], seed[path]) for path in now}
+  def _extracted(self, target: Any, seed: Any, masks: Any, first: Any) -> Any:
+    """Returns the delta, the kept subset and that of the first step, packed."""
+    seed = self._optimizer_def.seed_on_device(seed)
+    changed = {
+      # The bits are compared: −0.0 is not 0.0, and a NaN equals itself.
+      path: flat_access.as_bits(x) != flat_access.as_bits(seed[path])
+      for path, x in target.items()
+    }
     pack = functools.partial(
-      packing.pack, plan.silos, plan.budgets, partitioning
+      packing.pack, self.silos, self.budgets, self.partitioning
     )
     return (
-      pack(changed, now),
-      pack(kept.masks) if kept.masks else (),
+      pack(changed, target),
+      pack(masks) if masks else (),
       pack(first) if first else (),
     )
 
   def _stowed(self, seed: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """Returns the seed in the memory in which it is kept during the run."""
     kind = self._optimizer_def.seed_memory_kind
     if kind is None:
       return seed
@@ -201,6 +224,7 @@ class TrainKeeper:
     }
 
   def _merge(self, seed: Any, delta: Any, held: Any, first: Any) -> Any:
+    """Returns parameters and masks, sharded as the seed is."""
     shardings = {p: x.sharding for p, x in seed.items()}
 
     @functools.partial(
@@ -213,26 +237,24 @@ class TrainKeeper:
     )
     def merge(seed: Any, delta: Any, held: Any, first: Any) -> Any:
       unpack = functools.partial(
-        unpacking.unpack, self.plan.silos, self.partitioning
+        unpacking.unpack, self.silos, self.partitioning
       )
-      none = {p: jnp.zeros(x.shape, jnp.bool_) for p, x in seed.items()}
+      nowhere = {p: jnp.zeros(x.shape, jnp.bool_) for p, x in seed.items()}
       return (
         unpack(delta, seed),
-        unpack(held, none) if held else (),
-        unpack(first, none) if first else (),
+        unpack(held, nowhere) if held else (),
+        unpack(first, nowhere) if first else (),
       )
 
     return merge(seed, delta, held, first)
 
-  def _packed(self, state_dict: Any, prefix: str = '') -> Any:
-    return saved_arrays.from_arrays(
-      self.silos, self.budgets, state_dict, prefix
-    )
+  def _packed(self, arrays: Mapping[str, Any], prefix: str = '') -> Any:
+    return saved_arrays.from_arrays(self.silos, self.budgets, arrays, prefix)
 
-  def _check(self, packed: Any) -> None:
-    for each in packed:
+  def _check_budgets(self, packed: Any) -> None:
+    for subset in packed:
       for name, k, silo in zip(
-        self.plan.silos.names, self.plan.budgets, each or (), strict=False
+        self.silos.names, self.budgets, subset or (), strict=False
       ):
         count = int(np.asarray(silo.counts).sum())
         if count > k:
@@ -252,48 +274,27 @@ def train_axes(state: Any) -> Any:
   ).state.param_states['selective']
 
 
-def kept_inner(state: Any) -> Any:
-  """Returns the inner optimizer's state in a train state."""
-  return state._optimizer.state.param_states['selective'].inner
-
-
-def _parts(state: Any) -> tuple[Any, Any, Any, Any]:
+def _parts(state: Any) -> _Parts:
   optimizer = state._optimizer
   states = optimizer.state.param_states
-  return (
-    optimizer.target,
+  return _Parts(
+    paths.named_leaves(optimizer.target),
     optimizer.state.step,
     states['selective'],
     states['first'],
   )
 
 
-def _differ(a: jax.Array, b: jax.Array) -> jax.Array:
-  """Returns where the bits differ: −0.0 is not 0.0, a NaN equals itself."""
-  kind = bit_types.unsigned(a.dtype)
-  as_bits = functools.partial(jax.lax.bitcast_convert_type, new_dtype=kind)
-  return as_bits(a) != as_bits(b)
-
-
-def _check_dtypes(delta: Any, seed: Any, plan: Any) -> None:
-  for name, inside, silo in zip(
-    plan.silos.names, packing.entries(plan.silos), delta, strict=True
+def _check_dtypes(delta: Any, seed: Any, plan: plans.Plan) -> None:
+  for name, parts, silo in zip(
+    plan.silos.names, packing.silo_parts(plan.silos), delta, strict=True
   ):
     if isinstance(silo.values, tuple):
       continue
-    wanted = seed[inside[0].path].dtype
-    if silo.values.dtype != wanted:
+    dtype = seed[parts[0].path].dtype
+    if silo.values.dtype != dtype:
       raise ValueError(
         f'the values of silo {name!r} were restored as {silo.values.dtype}, '
-        f'and the seed is {wanted}: bind utils.SaveCheckpointConfig.dtype = '
-        f"'{wanted}', which is also what a resume restores"
+        f'and the seed is {dtype}: bind utils.SaveCheckpointConfig.dtype = '
+        f"'{dtype}', which is also what a resume restores"
       )
-
-
-def _nested(tree: Any) -> Any:
-  found = {p: x for p, x in state_dicts.flat(tree).items() if x is not None}
-  return found[''] if set(found) == {''} else _unflat(found)
-
-
-def _unflat(flat: Mapping[str, Any]) -> Any:
-  return traverse_util.unflatten_dict(dict(flat), sep='/')

@@ -24,7 +24,8 @@ import tensorflow as tf
 from t5x import gin_utils, utils  # type: ignore
 
 from dst_t5x.core.counting import Partitioning
-from dst_t5x.hooks import inner, seed_memory
+from dst_t5x.hooks import axes as axes_lib
+from dst_t5x.hooks import partitioning
 from dst_t5x.hooks.optimizer import Selective
 from dst_t5x.planning import hlo, slices, virtual_slice
 from dst_t5x.recipes import gin_flags, gin_path, recipe
@@ -106,9 +107,9 @@ def lower_step(run: T5XRun, optimizer_def: Any, **options: Any) -> Any:
   )
   axes = initializer.train_state_axes
   if isinstance(optimizer_def, Selective):
-    specs = inner.specs(axes.params)
+    specs = axes_lib.specs(axes.params)
     optimizer_def.set_partitioning(Partitioning(run.partitioner.mesh, specs))
-    axes = seed_memory.kept_in(
+    axes = partitioning.with_seed_in(
       getattr(run.partitioner, 'seed_memory_kind', None),
       axes,
       run.partitioner.mesh,

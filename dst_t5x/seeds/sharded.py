@@ -1,7 +1,8 @@
-"""The seed inside T5X: read from its checkpoint, sharded, and recognised.
+"""The seed of a run on many devices: opened, recognised and read sharded.
 
 T5X's optimizers see randomly initialised parameters first and restored ones
-later, so nothing of the seed may ever come from `init_state`.
+later. So the seed is always read from its own checkpoint, never taken from what
+an optimizer is given to begin with.
 """
 
 import os
@@ -26,7 +27,7 @@ def open_source(path: Any, *, macro: str) -> Source:
 
   Args:
     path: of a checkpoint, or 'bundled'.
-    macro: the gin macro that gave the path, for the error.
+    macro: name of what gave the path, such as a gin macro, for the error.
 
   Returns:
     The opened seed.
@@ -110,7 +111,7 @@ def check(source: Source, shapes: Mapping[str, Any]) -> None:
 def load(
   source: Source, shardings: Mapping[str, jax.sharding.Sharding]
 ) -> dict[str, jax.Array]:
-  """Reads the seed, each process what its devices hold.
+  """Reads the seed; each process reads what its devices hold.
 
   Args:
     source: the opened seed.

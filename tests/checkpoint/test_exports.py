@@ -14,9 +14,11 @@ from safetensors.numpy import load_file
 from dst_t5x import delta as delta_lib
 from dst_t5x import seeds
 from dst_t5x.arrays import paths
-from dst_t5x.checkpoint import delta_checkpoint, exports, imports, plain_files
+from dst_t5x.checkpoint import delta_checkpoint, exports, imports
+from dst_t5x.commands import export_command
 from dst_t5x.commands.delta_commands import delta as command
-from dst_t5x.delta.file import container
+from dst_t5x.delta.file import container, plain
+from dst_t5x.seeds import conversion, layouts
 
 BF16 = ml_dtypes.bfloat16
 HASHES = [f'sha256:{n:064x}' for n in range(3)]
@@ -117,7 +119,7 @@ def test_plain_keeps_bits_widths_and_scalars(tmp_path):
   }
   info = delta_lib.DeltaInfo('dst', None, None, 'none', 1, *HASHES)
   file = str(tmp_path / 'p.safetensors')
-  plain_files.write_plain(delta_lib.SubsetDelta(entries, info), file)
+  plain.write(delta_lib.SubsetDelta(entries, info), file)
   parts = load_file(file)
   assert set(parts) == {
     f'{name}.{part}'
@@ -131,7 +133,7 @@ def test_plain_keeps_bits_widths_and_scalars(tmp_path):
   assert parts['half.values'].dtype == BF16
   assert parts['half.values'].view(np.uint16).tolist() == [0x8000, 1]
   with pytest.raises(delta_lib.DeltaError, match='must end in'):
-    plain_files.write_plain(delta_lib.SubsetDelta({}, info), 'p.bin')
+    plain.write(delta_lib.SubsetDelta({}, info), 'p.bin')
 
 
 @pytest.mark.usefixtures('folder')
@@ -140,8 +142,6 @@ def test_vllm_patches_the_hugging_face_model(source):
   """Patching the seed's tensors gives those of the merged model."""
   _run('merge', source, 'hf', '--to', 'hf', '--seed', 'bundled')
   _run('export', source, 'v.safetensors', '--to', 'vllm', '--seed', 'bundled')
-  from dst_t5x.seeds import conversion
-
   bundled = seeds.read('bundled')
   conversion.write('hf', bundled.params, 'seed_hf', config=bundled.config)
   patched = load_file('seed_hf/model.safetensors')
@@ -156,6 +156,17 @@ def test_vllm_patches_the_hugging_face_model(source):
     tensor.reshape(-1)[indices] = parts[f'{name}.values']
     patched[name] = tensor
   _same(patched, load_file('hf/model.safetensors'))
+
+
+def test_commands_offer_what_can_be_written():
+  options = {
+    (name, option.name): option.type.choices
+    for name in ('export', 'merge')
+    for option in getattr(export_command, name).params
+    if hasattr(option.type, 'choices')
+  }
+  assert set(options['export', 'layout']) == set(exports.WRITERS)
+  assert set(options['merge', 'layout']) == set(layouts.NAMES)
 
 
 @pytest.mark.usefixtures('folder')
@@ -257,13 +268,13 @@ def test_import_and_export_are_inverse(model):
 def test_import_finds_a_seed_named_by_a_relative_path(monkeypatch, model):
   bundled = seeds.read('bundled')
   seeds.write('seed.safetensors', bundled.params, config=bundled.config)
-  found = imports.write(
+  found = imports.import_delta(
     'delta.safetensors', 'run/checkpoint_70', seed='seed.safetensors'
   )
   pathlib.Path('elsewhere').mkdir()
   monkeypatch.chdir('elsewhere')
   opened = delta_checkpoint.must_open(f'../{found.out}')
-  _same(exports.adapted(opened).params, model)
+  _same(exports.load_checkpoint(opened).params, model)
 
 
 def test_import_refuses_what_a_checkpoint_cannot_hold(tmp_path, monkeypatch):

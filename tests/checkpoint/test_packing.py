@@ -59,13 +59,13 @@ def drawn(seed, fraction, dtype=np.float32):
   budgets = silos.allocate(partition.sizes, epsilon=fraction)
   old = {p: rng.normal(size=s).astype(dtype) for p, s in SHAPES.items()}
   masks = {path: np.zeros(shape, bool) for path, shape in SHAPES.items()}
-  for k, inside in zip(budgets, packing.entries(partition), strict=True):
+  for k, parts in zip(budgets, packing.silo_parts(partition), strict=True):
     places = []
-    for entry in inside:
-      index = np.arange(masks[entry.path].size).reshape(SHAPES[entry.path])
-      if entry.axis is not None:
-        index = layer_of(index, entry)
-      places += [(entry.path, flat) for flat in index.reshape(-1)]
+    for part in parts:
+      index = np.arange(masks[part.path].size).reshape(SHAPES[part.path])
+      if part.axis is not None:
+        index = layer_of(index, part)
+      places += [(part.path, flat) for flat in index.reshape(-1)]
     for at in rng.permutation(len(places))[:k]:
       path, flat = places[at]
       masks[path].reshape(-1)[flat] = True
@@ -76,8 +76,8 @@ def drawn(seed, fraction, dtype=np.float32):
   return partition, budgets, old, new, masks
 
 
-def layer_of(x, entry) -> Any:
-  return np.take(x, entry.layer, entry.axis)
+def layer_of(x, part) -> Any:
+  return np.take(x, part.layer, part.axis)
 
 
 def pack(partition, budgets, partitioning, masks, params=None):
@@ -140,19 +140,19 @@ def test_same_arrays_on_every_mesh():
     jax.tree.map(np.testing.assert_array_equal, found[0], other)
 
 
-def test_positions_are_flat_within_their_entry():
+def test_positions_are_flat_within_their_part():
   partition, budgets, _, new, masks = drawn(2, 0.1)
   partitioning = partitioning_of('data and model')
   packed = jax.jit(
     lambda m, x: packing.pack(partition, budgets, partitioning, m, x)
   )(put(masks, partitioning), put(new, partitioning))
-  for inside, silo in zip(packing.entries(partition), packed, strict=True):
+  for parts, silo in zip(packing.silo_parts(partition), packed, strict=True):
     start = 0
-    for entry, count in zip(inside, silo.counts, strict=True):
-      mask, values = masks[entry.path], new[entry.path]
-      if entry.axis is not None:
-        mask = layer_of(mask, entry)
-        values = layer_of(values, entry)
+    for part, count in zip(parts, silo.counts, strict=True):
+      mask, values = masks[part.path], new[part.path]
+      if part.axis is not None:
+        mask = layer_of(mask, part)
+        values = layer_of(values, part)
       at = np.flatnonzero(mask)
       own = slice(start, start + int(count))
       np.testing.assert_array_equal(silo.positions[own], at)

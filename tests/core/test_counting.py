@@ -36,7 +36,7 @@ def in_numpy(values, thresholds):
 
 @pytest.mark.parametrize('width', [1, 15])
 def test_counts_are_numpys(width):
-  assert counting.entries(SILOS) == SILOS.names == ROWS
+  assert counting.row_names(SILOS) == SILOS.names == ROWS
   values = scores()
   thresholds = np.random.default_rng(1).random((6, width)).astype(np.float32)
   thresholds[4, 0] = values['a/w'][2, 3]  # above, not at

@@ -276,7 +276,7 @@ def test_what_is_not_finite_is_counted_by_tensor(search, bad):
   scores = np.float32(np.random.default_rng(0).random(39))
   scores[[3, 20, 25]] = bad
   found = searching(search)(scores, (9, 0, 1))
-  assert counting.entries(SILOS) == ('a/u', 'a/v', 'b/w', 'c')
+  assert counting.row_names(SILOS) == ('a/u', 'a/v', 'b/w', 'c')
   assert found.nonfinite.tolist() == [1, 2, 0, 0]
 
 

@@ -23,7 +23,7 @@ from t5x import adafactor, models, partitioning, trainer, utils
 from t5x.examples.t5 import network
 from dst_t5x.core import methods
 from dst_t5x.core.counting import Partitioning
-from dst_t5x.hooks import inner
+from dst_t5x.hooks import axes as axes_lib
 from dst_t5x.hooks import optimizer
 
 topology, data, model, out = sys.argv[1:]
@@ -63,7 +63,7 @@ def compiled(method):
     definition, net.get_initial_variables, shapes, parts, types)
   axes = initializer.train_state_axes
   if method is not None:
-    specs = inner.named_axes(axes.params)
+    specs = axes_lib.named(axes.params)
     definition.set_partitioning(Partitioning(mesh, specs))
   def step(state, batch):
     return trainer.train_with_lr(

@@ -79,7 +79,7 @@ for number in range(1, 11):
   kept = state.state.param_states['selective']
   found[f'threshold_{number}'] = np.asarray(kept.metrics.threshold)
   found[f'carry_{number}'] = np.asarray(kept.carry)
-now, seed = named_leaves(state.target), named_leaves(kept.seed)
+now, seed = named_leaves(state.target), kept.seed
 whole = NamedSharding(mesh, P())
 packed = jax.jit(
   lambda a, b: packing.pack(

@@ -18,6 +18,7 @@ from t5x.examples.t5 import network  # type: ignore
 from dst_t5x.arrays.paths import named_leaves
 from dst_t5x.core import methods, optax_api
 from dst_t5x.core.counting import Partitioning
+from dst_t5x.hooks import axes as axes_lib
 from dst_t5x.hooks import inner, partitioning
 from dst_t5x.hooks.optimizer import Selective
 from tests import checks
@@ -105,7 +106,7 @@ def test_axes_and_state_dict(name):
   )
   logical = optimizer.optimizer_def.derive_logical_axes(optimizer, AXES)
   kept = logical.state.param_states['selective']
-  assert inner.named_axes(kept.seed) == inner.named_axes(AXES)
+  assert axes_lib.named(kept.seed) == axes_lib.named(AXES)
   first = logical.state.param_states['first']
   assert first['a/kernel'] == P('embed', 'mlp')
   assert kept.carry is None
@@ -201,7 +202,7 @@ def test_without_a_seed_no_step():
   definition = Selective(t5x_adafactor(), methods.dst(), epsilon=0.1)
   definition.set_param_axes(AXES)
   optimizer = definition.create(drawn(0))
-  with pytest.raises(ValueError, match='SeedInitializer'):
+  with pytest.raises(ValueError, match='TrainInitializer'):
     optimizer.apply_gradient(drawn(1), learning_rate=0.1)
 
 
@@ -252,7 +253,7 @@ def test_microbatches_are_one_step():
       parts,
       {name: x.dtype for name, x in batch.items()},
     )
-    specs = inner.named_axes(initializer.train_state_axes.params)
+    specs = axes_lib.named(initializer.train_state_axes.params)
     definition.set_partitioning(Partitioning(parts.mesh, specs))
     state = initializer.from_scratch(jax.random.PRNGKey(0))
     axes = initializer.train_state_axes

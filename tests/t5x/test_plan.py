@@ -16,7 +16,8 @@ from t5x.examples.t5 import network  # type: ignore
 
 from dst_t5x.arrays.paths import named_leaves
 from dst_t5x.core import methods
-from dst_t5x.hooks import inner, optimizer, partitioning
+from dst_t5x.hooks import axes as axes_lib
+from dst_t5x.hooks import optimizer, partitioning
 from dst_t5x.planning import parameter_bytes, recipe_plan, slices
 from dst_t5x.recipes import gin_flags, recipe
 from tests.t5x import libtpu
@@ -72,7 +73,7 @@ def test_counts_what_t5x_keeps(parts):
     initializer.global_train_state_shape,
     initializer.train_state_axes,
   )
-  specs = inner.named_axes(axes.params)
+  specs = axes_lib.named(axes.params)
   for path, spec in specs.items():
     split = [i for i, axis in enumerate(spec or ()) if axis == 'model']
     known = parameter_bytes.split_axis(path)

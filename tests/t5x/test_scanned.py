@@ -16,6 +16,7 @@ from dst_t5x.arrays.paths import named_leaves
 from dst_t5x.checkpoint import packing, unpacking
 from dst_t5x.core import methods
 from dst_t5x.core.counting import Partitioning
+from dst_t5x.hooks import axes as axes_lib
 from dst_t5x.hooks import inner, partitioning
 from dst_t5x.hooks.optimizer import Selective
 from tests import checks
@@ -85,7 +86,7 @@ def test_one_silo_a_layer(scan_axis, partitions):
   axes = initializer.train_state_axes
   specs = {
     path: P() if spec is None else spec
-    for path, spec in inner.named_axes(axes.params).items()
+    for path, spec in axes_lib.named(axes.params).items()
   }
   assert specs['layers/kernel'][scan_axis:][:1] in ((), (None,))
   definition.set_partitioning(Partitioning(parts.mesh, specs))
@@ -124,7 +125,7 @@ def test_one_silo_a_layer(scan_axis, partitions):
 
   # And back and forth through a checkpoint's arrays.
   kept = after.param_states['selective']
-  now, seed = named_leaves(after.params), named_leaves(kept.seed)
+  now, seed = named_leaves(after.params), kept.seed
   placed = Partitioning(parts.mesh, specs)
   packed = jax.jit(
     lambda now, seed: packing.pack(
