@@ -10,12 +10,12 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
 
 from dst_t5x.launch import tpu_flow, tpu_follow
+from tests import children
 from tests.launch import cloud_world
 
 KINDS = {'nodes': 'TPU', 'queues': 'Queued resource'}
@@ -399,8 +399,7 @@ def test_the_queue_gives_up(world):
 def _launch(world, *words):
   """Starts the launcher as a process of its own."""
   return subprocess.Popen(
-    [
-      sys.executable,
+    children.python(
       '-m',
       'dst_t5x.launch.cloud_tpu',
       'up',
@@ -413,7 +412,7 @@ def _launch(world, *words):
       *words,
       '--',
       *cloud_world.FLAGS,
-    ],
+    ),
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,

@@ -15,6 +15,7 @@ from click import testing
 
 from dst_t5x.launch import local, local_commands, processes, t5x_main
 from dst_t5x.recipes import gin_path
+from tests import children
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 # Each writes its process id to a file, which others wait for.
@@ -211,24 +212,10 @@ def test_time_is_limited(tmp_path):
   assert is_gone(pid(tmp_path / '0'))
 
 
-def python(*arguments, ignored=0):
-  """A command in which one signal is ignored, or none: these tests may be run
-  where one is, as in a script's background."""
-  settle = """
-import os, signal, sys
-for name in ('SIGINT', 'SIGTERM', 'SIGHUP'):
-  number = getattr(signal, name)
-  ignored = number == int(sys.argv[1])
-  signal.signal(number, signal.SIG_IGN if ignored else signal.SIG_DFL)
-os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
-"""
-  return [sys.executable, '-c', settle, str(int(ignored)), *arguments]
-
-
 def start_launcher(folder, *programs, launcher=LAUNCHER, ignored=0):
   codes = [BEGIN + code for code in programs]
   return subprocess.Popen(
-    python('-c', launcher, str(folder), *codes, ignored=ignored),
+    children.python('-c', launcher, str(folder), *codes, ignored=ignored),
     stdout=subprocess.PIPE,
     text=True,
   )
@@ -527,7 +514,7 @@ if '--fail' in sys.argv:
 def launch(stand_in, *arguments):
   path = os.pathsep.join([str(stand_in), os.environ.get('PYTHONPATH', '')])
   return subprocess.Popen(
-    python(*arguments),
+    children.python(*arguments),
     cwd=stand_in.parent,
     env={**os.environ, 'PYTHONPATH': path, 'XLA_FLAGS': '', 'NO_COLOR': '1'},
     stdout=subprocess.PIPE,
