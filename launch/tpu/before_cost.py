@@ -16,12 +16,6 @@ from .state_file import Run
 def check_zone(text: str | None) -> str:
   """Refuses what is no zone.
 
-  Args:
-    text: as given.
-
-  Returns:
-    `text`.
-
   Raises:
     ValueError: if it is missing or no zone.
 
@@ -37,12 +31,6 @@ def check_zone(text: str | None) -> str:
 def check_project(text: str | None) -> str:
   """Refuses a missing project, as gcloud's default one may change.
 
-  Args:
-    text: as given.
-
-  Returns:
-    `text`.
-
   Raises:
     ValueError: if it is missing.
   """
@@ -53,12 +41,6 @@ def check_project(text: str | None) -> str:
 
 def check_hours(hours: float) -> float:
   """Refuses a lifetime without an end.
-
-  Args:
-    hours: as given.
-
-  Returns:
-    `hours`.
 
   Raises:
     ValueError: if it is not above 0 and finite.

@@ -1,8 +1,11 @@
 """The command lines of gcloud, of which all steps are made.
 
-Pure functions from a run to the arguments of one command, without the
-executable. Only flags of Google's command-line reference are used, in its
-general version (no alpha, no beta):
+Each function takes the run whose TPU is meant, and returns the arguments of one
+command, without the executable. Where it takes `queue`, true means the queued
+resource instead of the TPU, and `worker` is the number of a worker or 'all'.
+
+Only flags of Google's command-line reference are used, in its general version
+(no alpha, no beta):
 https://cloud.google.com/sdk/gcloud/reference/compute/tpus/tpu-vm and
 https://cloud.google.com/sdk/gcloud/reference/compute/tpus/queued-resources.
 """
@@ -31,13 +34,7 @@ _QUEUE = ('compute', 'tpus', 'queued-resources')
 
 
 def create(run: Run) -> list[str]:
-  """Returns the command that makes the TPU, or puts it into the queue.
-
-  Args:
-    run: what to make.
-
-  Returns:
-    Arguments of gcloud.
+  """Makes the TPU, or puts it into the queue.
 
   Raises:
     ValueError: if the accelerator is unknown.
@@ -87,44 +84,19 @@ def create(run: Run) -> list[str]:
 
 
 def describe(run: Run, *, queue: bool = False) -> list[str]:
-  """Returns the command that says in which state the TPU is.
-
-  Args:
-    run: whose TPU.
-    queue: ask for the queued resource instead.
-
-  Returns:
-    Arguments of gcloud.
-  """
+  """Says in which state the TPU is."""
   group = _QUEUE if queue else _NODE
   return [*group, 'describe', run.name, *_place(run), '--format=json']
 
 
 def delete(run: Run, *, queue: bool = False) -> list[str]:
-  """Returns the command that deletes the TPU.
-
-  Args:
-    run: whose TPU.
-    queue: delete the queued resource instead, together with its TPU.
-
-  Returns:
-    Arguments of gcloud.
-  """
+  """Deletes the TPU; a queued resource takes its TPU with it."""
   group, force = (_QUEUE, ['--force']) if queue else (_NODE, [])
   return [*group, 'delete', run.name, *_place(run), *force, '--quiet']
 
 
 def list_all(zone: str, project: str, *, queue: bool = False) -> list[str]:
-  """Returns the command that lists all TPUs of a zone.
-
-  Args:
-    zone: where to look.
-    project: the project that pays.
-    queue: list the queued resources instead.
-
-  Returns:
-    Arguments of gcloud.
-  """
+  """Lists all TPUs of a zone, whoever made them."""
   return [
     *(_QUEUE if queue else _NODE),
     'list',
@@ -135,16 +107,7 @@ def list_all(zone: str, project: str, *, queue: bool = False) -> list[str]:
 
 
 def ssh(run: Run, command: str, *, worker: str = 'all') -> list[str]:
-  """Returns the command that runs a shell command on workers.
-
-  Args:
-    run: whose TPU.
-    command: for the worker's shell.
-    worker: a worker's number, or 'all'.
-
-  Returns:
-    Arguments of gcloud, which writes the output of worker K to the file K.log.
-  """
+  """Runs a shell command on workers; worker K's output goes to K.log."""
   return [
     *(*_NODE, 'ssh', run.name, *_place(run)),
     f'--worker={worker}',
@@ -156,29 +119,12 @@ def ssh(run: Run, command: str, *, worker: str = 'all') -> list[str]:
 
 
 def script(run: Run, name: str, *words: str, worker: str = 'all') -> list[str]:
-  """Returns the command that runs one of our scripts on workers.
-
-  Args:
-    run: whose TPU.
-    name: file name of the script.
-    *words: its arguments.
-    worker: a worker's number, or 'all'.
-
-  Returns:
-    Arguments of gcloud.
-  """
+  """Runs one of our scripts on workers."""
   return ssh(run, shell_words(name, *words), worker=worker)
 
 
 def shell_words(name: str, *words: str) -> str:
-  """Returns the shell command that runs one of our scripts on a worker.
-
-  Args:
-    name: file name of the script.
-    *words: its arguments.
-
-  Returns:
-    The command, quoted.
+  """Returns the shell command that runs one of our scripts.
 
   Example:
     >>> shell_words('status.sh', '0')
@@ -188,16 +134,7 @@ def shell_words(name: str, *words: str) -> str:
 
 
 def send(run: Run, file: str, target: str) -> list[str]:
-  """Returns the command that copies a file to the home of all workers.
-
-  Args:
-    run: whose TPU.
-    file: name of the file in the run's folder on this machine.
-    target: its name there.
-
-  Returns:
-    Arguments of gcloud.
-  """
+  """Copies a file of the run's folder to the home of all workers."""
   source = f'{run.folder}/{file}'
   target = f'{run.name}:{target}'
   return [
@@ -212,16 +149,7 @@ def send(run: Run, file: str, target: str) -> list[str]:
 
 
 def receive(run: Run, source: str, file: str) -> list[str]:
-  """Returns the command that copies a file of worker 0 to this machine.
-
-  Args:
-    run: whose TPU.
-    source: path of the file, below the worker's home.
-    file: where to put it on this machine.
-
-  Returns:
-    Arguments of gcloud.
-  """
+  """Copies a file from the home of worker 0 to this machine."""
   files = [f'{run.name}:{source}', file]
   return [*_NODE, 'scp', *files, '--worker=0', *_place(run), *_end(run)]
 

@@ -97,9 +97,6 @@ class Gcloud(NamedTuple):
     Args:
       args: arguments of gcloud, with --format=json.
 
-    Returns:
-      The value of the JSON text.
-
     Raises:
       CommandFailed: if it fails, or if its output is no JSON.
       ValueError: if there is no such executable.

@@ -32,12 +32,13 @@ from .state_file import Run
 def status(name: str, as_json: bool, gcloud: Gcloud) -> None:
   """Say what exists of NAME, and how its main is doing."""
   run = state_file.read(name)
-  existing = resources.look_all(gcloud, run)
+  session = Session(gcloud, run)
+  existing = session.look_all()
   states: dict[int, str] = {}
   trouble = None
   if 'run' in run.done and not any(each.lost for each in existing):
     try:
-      statuses = main_status.ask(gcloud, run)
+      statuses = main_status.ask(session)
       states = {worker: each.state for worker, each in statuses.items()}
     except ValueError as error:
       trouble = str(error)
@@ -108,9 +109,6 @@ def unknown_run(
     project: the project that pays.
     provisioning: one of `state_file.PROVISIONING`, which says what is looked
       for.
-
-  Returns:
-    The run.
 
   Raises:
     ValueError: if the project is missing.

@@ -8,9 +8,8 @@ from typing import NamedTuple
 
 import click
 
-from . import command_lines, resources, workers
-from .gcloud import Gcloud
-from .state_file import Run
+from . import command_lines, workers
+from .session import Session
 
 # How often in a row workers may not answer although the TPU is there.
 PATIENCE = 30
@@ -69,12 +68,11 @@ def parse(outputs: Mapping[int, str]) -> dict[int, Status]:
   return statuses
 
 
-def ask(gcloud: Gcloud, run: Run, offset: int = 0) -> dict[int, Status]:
+def ask(session: Session, offset: int = 0) -> dict[int, Status]:
   """Asks all workers once.
 
   Args:
-    gcloud: the program.
-    run: whose TPU.
+    session: the run.
     offset: how much of worker 0's log has been read (bytes).
 
   Returns:
@@ -84,8 +82,8 @@ def ask(gcloud: Gcloud, run: Run, offset: int = 0) -> dict[int, Status]:
     Unreachable: if a worker did not answer.
     ValueError: if gcloud cannot be run.
   """
-  args = command_lines.script(run, 'status.sh', str(offset))
-  outputs = workers.collect(gcloud, run, args, quiet=True)
+  args = command_lines.script(session.run, 'status.sh', str(offset))
+  outputs = workers.collect(session, args, quiet=True)
   statuses = parse(outputs)
   silent = sorted(set(outputs) - set(statuses))
   if silent or not statuses:
@@ -96,15 +94,10 @@ def ask(gcloud: Gcloud, run: Run, offset: int = 0) -> dict[int, Status]:
   return statuses
 
 
-def follow(gcloud: Gcloud, run: Run, *, poll: float) -> None:
+def follow(session: Session) -> None:
   """Prints worker 0's log until the main has ended well on all workers.
 
   A connection may break at any time: the next look finds the main again.
-
-  Args:
-    gcloud: the program.
-    run: whose TPU.
-    poll: time between two looks (seconds).
 
   Raises:
     MainFailed: if it failed on a worker; it is then stopped on the others.
@@ -116,15 +109,15 @@ def follow(gcloud: Gcloud, run: Run, *, poll: float) -> None:
   last = collections.deque(maxlen=60)  # Lines of worker 0, for an error.
   while True:
     try:
-      statuses = ask(gcloud, run, offset)
+      statuses = ask(session, offset)
     except workers.Unreachable as error:
       silent += 1
-      resources.check_there(gcloud, run)
+      session.check_there()
       if silent >= PATIENCE:
         raise
       first = str(error).splitlines()[0]
       note(f'no answer ({first}), but the TPU is there: asking again')
-      time.sleep(poll)
+      time.sleep(session.poll)
       continue
     silent = 0
     log = statuses[0].log
@@ -136,24 +129,20 @@ def follow(gcloud: Gcloud, run: Run, *, poll: float) -> None:
     if is_full:  # There is more to read.
       continue
     if not all(each.good for each in statuses.values()):
-      raise _failure(gcloud, run, statuses, '\n'.join(last))
+      raise _failure(session, statuses, '\n'.join(last))
     if not any(each.running for each in statuses.values()):
       return
-    time.sleep(poll)
+    time.sleep(session.poll)
 
 
-def stop(gcloud: Gcloud, run: Run) -> None:
+def stop(session: Session) -> None:
   """Stops the main on all workers, if it is running.
-
-  Args:
-    gcloud: the program.
-    run: whose TPU.
 
   Raises:
     ValueError: if it could not be stopped on a worker.
   """
-  args = command_lines.script(run, 'stop.sh')
-  workers.run_all(gcloud, run, args, 'dst_t5x worker {worker} stopped')
+  args = command_lines.script(session.run, 'stop.sh')
+  workers.run_all(session, args, 'dst_t5x worker {worker} stopped')
 
 
 def note(text: str) -> None:
@@ -166,12 +155,12 @@ def note(text: str) -> None:
 
 
 def _failure(
-  gcloud: Gcloud, run: Run, statuses: Mapping[int, Status], last: str
+  session: Session, statuses: Mapping[int, Status], last: str
 ) -> MainFailed:
   """Stops the main where it still runs, and returns the error to raise."""
   bad = [worker for worker, each in statuses.items() if not each.good]
   states = [f'worker {each}: {_in_words(statuses[each].state)}' for each in bad]
-  message = f't5x.{run.main} failed on {workers.in_words(bad)} of '
+  message = f't5x.{session.run.main} failed on {workers.in_words(bad)} of '
   message += f'{len(statuses)} ({"; ".join(states)})'
   for worker in bad:
     # Worker 0's log was printed piece by piece.
@@ -180,7 +169,7 @@ def _failure(
   others = [worker for worker, each in statuses.items() if each.running]
   if others:
     try:
-      stop(gcloud, run)
+      stop(session)
       message += f'\nIt was stopped on {workers.in_words(others)}.'
     except ValueError as error:
       message += f'\nStopping it on {workers.in_words(others)} failed: {error}'

@@ -10,8 +10,8 @@ import subprocess
 import tarfile
 from collections.abc import Sequence
 
-import dst_t5x
 from dst_t5x.arrays import atomic
+from dst_t5x.recipes import gin_path
 
 from . import worker_flags
 from .state_file import Run
@@ -34,7 +34,7 @@ def choose(package: str | None, constraints: str | None) -> dict[str, str]:
   Raises:
     ValueError: if there is no checkout, or no file of pinned versions.
   """
-  checkout = pathlib.Path(dst_t5x.__file__).resolve().parents[1]
+  checkout = gin_path.root().parent
   chosen = pathlib.Path(package or checkout).resolve()
   if chosen.suffix != '.whl' and not (chosen / 'pyproject.toml').is_file():
     if package is None:
@@ -103,14 +103,7 @@ def write_recipe(run: Run) -> None:
 
 
 def write_lifetime(run: Run) -> None:
-  """Writes the script that deletes the TPU at the end of its lifetime.
-
-  Args:
-    run: into whose folder it goes.
-
-  Raises:
-    OSError: if it cannot be written.
-  """
+  """Writes the script that deletes the TPU at the end of its lifetime."""
   run.folder.mkdir(exist_ok=True)
   shutil.copyfile(WORKER / 'lifetime.sh', run.folder / 'lifetime.sh')
 

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from . import command_lines
-from .gcloud import CommandFailed, Gcloud
-from .state_file import Run
+from .gcloud import Gcloud
 
 # States of a TPU whose workers, with all that ran on them, are lost:
 # https://cloud.google.com/tpu/docs/reference/rest/v2/projects.locations.nodes
@@ -70,62 +69,6 @@ class Resource(NamedTuple):
     return f'{where}: billed until it is deleted.'
 
 
-def look(gcloud: Gcloud, run: Run, *, queue: bool = False) -> Resource:
-  """Asks the cloud for the TPU of a run.
-
-  Args:
-    gcloud: the program.
-    run: whose TPU.
-    queue: ask for the queued resource instead.
-
-  Returns:
-    The resource; its state is None if it does not exist.
-
-  Raises:
-    CommandFailed: if the cloud does not answer.
-  """
-  try:
-    content = gcloud.json(command_lines.describe(run, queue=queue))
-  except CommandFailed as error:
-    if error.not_found:
-      return Resource(queue, run.name, run.zone, None, {})
-    raise
-  return _read(content, run.zone, queue=queue)
-
-
-def look_all(gcloud: Gcloud, run: Run) -> list[Resource]:
-  """Asks the cloud for all that a run may have made.
-
-  Args:
-    gcloud: the program.
-    run: as it was made.
-
-  Returns:
-    The queued resource, if the run has one, and the TPU.
-
-  Raises:
-    CommandFailed: if the cloud does not answer.
-  """
-  return [look(gcloud, run, queue=queue) for queue in run.kinds]
-
-
-def check_there(gcloud: Gcloud, run: Run) -> None:
-  """Raises an error if the cloud took the TPU of a run away.
-
-  Args:
-    gcloud: the program.
-    run: whose TPU was there before.
-
-  Raises:
-    Preempted: if it, or the queued resource, is lost.
-    CommandFailed: if the cloud does not answer.
-  """
-  resources = look_all(gcloud, run)
-  if any(each.lost for each in resources):
-    sentences = ' '.join(map(str, resources))
-    raise Preempted(f'the TPU was preempted or ended: {sentences}')
-
-
 def made_here(gcloud: Gcloud, zone: str, project: str) -> list[Resource]:
   """Lists what this program made in a zone, whoever ran it and wherever.
 
@@ -141,7 +84,7 @@ def made_here(gcloud: Gcloud, zone: str, project: str) -> list[Resource]:
     CommandFailed: if the cloud does not answer.
   """
   listed = [
-    _read(content, zone, queue=queue)
+    read(content, zone, queue=queue)
     for queue in (True, False)
     for content in gcloud.json(
       command_lines.list_all(zone, project, queue=queue)
@@ -150,7 +93,8 @@ def made_here(gcloud: Gcloud, zone: str, project: str) -> list[Resource]:
   return [each for each in listed if each.expires is not None]
 
 
-def _read(content: Mapping[str, Any], zone: str, *, queue: bool) -> Resource:
+def read(content: Mapping[str, Any], zone: str, *, queue: bool) -> Resource:
+  """Reads one resource from what `--format=json` prints."""
   # Names look like projects/P/locations/Z/nodes/N.
   parts = content['name'].split('/')
   if len(parts) > 3:

@@ -71,6 +71,9 @@ main = together(
     '--ignore-plan', is_flag=True, help='Go on though the plan does not fit.'
   ),
 )
+out = click.option(
+  '--out', metavar='FILE', help='Default: NAME.delta.safetensors.'
+)
 project = click.option(
   '--project', envvar='CLOUDSDK_CORE_PROJECT', help='The project that pays.'
 )
@@ -130,9 +133,6 @@ def new_run(name: str, given: Mapping[str, Any]) -> Run:
   Args:
     name: of the run.
     given: values of the options of `resource`.
-
-  Returns:
-    The run.
 
   Raises:
     ValueError: if a value is missing or cannot be right.

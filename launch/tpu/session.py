@@ -15,24 +15,30 @@ import click
 from dst_t5x.commands.cli import sentence
 
 from . import command_lines, resources, state_file
-from .gcloud import Gcloud
+from .gcloud import CommandFailed, Gcloud
+from .resources import Preempted, Resource
 from .state_file import Run
-
-_PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h
-_INTERRUPTED = 130  # As shells say it of Ctrl-C.
 
 
 class Failure(click.ClickException):
   """A step failed; the message says what exists and what to do."""
 
-  def __init__(self, message: str, exit_code: int = 1) -> None:
-    super().__init__(message)
-    self.exit_code = exit_code
-
   def show(self, file: object = None) -> None:
     """Prints the message in red to standard error."""
     del file
     click.secho(self.message, err=True, fg='red')
+
+
+class PreemptedFailure(Failure):
+  """The TPU was taken away."""
+
+  exit_code = 75  # EX_TEMPFAIL of sysexits.h
+
+
+class InterruptedFailure(Failure):
+  """Somebody pressed Ctrl-C."""
+
+  exit_code = 130  # As shells have it.
 
 
 @dataclasses.dataclass
@@ -66,13 +72,40 @@ class Session:
     """Changes fields of the run, in the state file as well."""
     self.run = state_file.update(self.run, **changes)
 
-  def look(self, *, queue: bool = False) -> resources.Resource:
-    """Asks the cloud for the TPU, or for the queued resource."""
-    return resources.look(self.gcloud, self.run, queue=queue)
+  def look(self, *, queue: bool = False) -> Resource:
+    """Asks the cloud for the TPU, or for the queued resource.
 
-  def look_all(self) -> list[resources.Resource]:
-    """Asks the cloud for all that the run may have made."""
-    return resources.look_all(self.gcloud, self.run)
+    Raises:
+      CommandFailed: if the cloud does not answer.
+    """
+    run = self.run
+    try:
+      content = self.gcloud.json(command_lines.describe(run, queue=queue))
+    except CommandFailed as error:
+      if error.not_found:
+        return Resource(queue, run.name, run.zone, None, {})
+      raise
+    return resources.read(content, run.zone, queue=queue)
+
+  def look_all(self) -> list[Resource]:
+    """Asks for all that the run may have made, a queued resource first.
+
+    Raises:
+      CommandFailed: if the cloud does not answer.
+    """
+    return [self.look(queue=queue) for queue in self.run.kinds]
+
+  def check_there(self) -> None:
+    """Raises an error if the cloud took the TPU away, which was there before.
+
+    Raises:
+      Preempted: if the TPU or the queued resource is lost.
+      CommandFailed: if the cloud does not answer.
+    """
+    existing = self.look_all()
+    if any(each.lost for each in existing):
+      sentences = ' '.join(map(str, existing))
+      raise Preempted(f'the TPU was preempted or ended: {sentences}')
 
   @contextlib.contextmanager
   def reported(self) -> Iterator[None]:
@@ -83,13 +116,13 @@ class Session:
     """
     try:
       yield
-    except resources.Preempted as error:
+    except Preempted as error:
       self.go_on = 'resume'
-      raise Failure(self.report(str(error)), _PREEMPTED) from error
+      raise PreemptedFailure(self.report(str(error))) from error
     except (ValueError, OSError, NotImplementedError) as error:
       raise Failure(self.report(sentence(error))) from error
     except KeyboardInterrupt as error:
-      raise Failure(self.report('interrupted'), _INTERRUPTED) from error
+      raise InterruptedFailure(self.report('interrupted')) from error
 
   def report(self, cause: str) -> str:
     """Returns what failed, what exists, and the commands for it.
@@ -140,9 +173,6 @@ def our_command(subcommand: str, name: str) -> str:
   Args:
     subcommand: such as 'resume'.
     name: of the run.
-
-  Returns:
-    The command.
 
   Example:
     >>> our_command('resume', 'demo')

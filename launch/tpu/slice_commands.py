@@ -68,15 +68,31 @@ def _help(step: Step) -> str:
   return f'{step.summary}\n\nIt is done when {step.done_when}.'
 
 
+def _session(run: Run, gcloud: Gcloud, given: dict[str, Any]) -> Session:
+  """Returns a session with the settings that a command has options for."""
+  names = ('poll', 'max_preemptions', 'force', 'out')
+  settings = {name: given[name] for name in names if name in given}
+  return Session(gcloud, run, **settings)
+
+
+def _do_one(step: Step, session: Session, *, dry_run: bool) -> None:
+  """Does one step, or prints its commands."""
+  if dry_run:
+    whole_run.show(session, [step])
+    return
+  session.go_on = step.go_on or step.name
+  with session.reported(), whole_run.preemption_noticed(session, step):
+    step_table.do(step, session)
+  whole_run.finish(step, session)
+
+
 @tpu.command(help=_help(step_table.CREATE))
 @click.argument('name')
 @run_options.resource
 @run_options.common
-def create(
-  name: str, poll: float, gcloud: Gcloud, dry_run: bool, **given: Any
-) -> None:
+def create(name: str, gcloud: Gcloud, dry_run: bool, **given: Any) -> None:
   """Makes a TPU."""
-  session = Session(gcloud, run_options.new_run(name, given), poll=poll)
+  session = _session(run_options.new_run(name, given), gcloud, given)
   slice_ = slices.parse(session.run.accelerator)
   rows = [
     ('accelerator', slice_.accelerator_type),
@@ -112,18 +128,17 @@ def _with_main(run: Run, given: dict[str, Any]) -> Run:
   return run
 
 
+# Options of single steps, and what they change of the run.
+_OPTIONS = {
+  'copy': (run_options.files, _with_files),
+  'run': (run_options.main, _with_main),
+  'fetch': (run_options.out, None),
+}
+
+
 def _step_command(step: Step) -> click.Command:
   """Returns the subcommand that does one step of a run that there is."""
-  options, change = {
-    'copy': (run_options.files, _with_files),
-    'run': (run_options.main, _with_main),
-    'fetch': (
-      click.option(
-        '--out', metavar='FILE', help='Default: NAME.delta.safetensors.'
-      ),
-      None,
-    ),
-  }.get(step.name, (run_options.together(), None))
+  options, change = _OPTIONS.get(step.name, (run_options.together(), None))
 
   @click.command(
     step.name,
@@ -133,12 +148,9 @@ def _step_command(step: Step) -> click.Command:
   @click.argument('name')
   @options
   @run_options.common
-  def command(
-    name: str, poll: float, gcloud: Gcloud, dry_run: bool, **given: Any
-  ) -> None:
+  def command(name: str, gcloud: Gcloud, dry_run: bool, **given: Any) -> None:
     run = state_file.read(name)
     run = change(run, given) if change else run
-    session = Session(gcloud, run, poll=poll, out=given.get('out'))
     if not dry_run:
       if step.needs not in (None, *run.done):
         raise ValueError(
@@ -146,24 +158,9 @@ def _step_command(step: Step) -> click.Command:
           'that is missing'
         )
       state_file.write(run)
-    _do_one(step, session, dry_run=dry_run)
+    _do_one(step, _session(run, gcloud, given), dry_run=dry_run)
 
   return command
-
-
-def _do_one(step: Step, session: Session, *, dry_run: bool) -> None:
-  """Does one step, or prints its commands."""
-  if dry_run:
-    whole_run.show(session, [step])
-    return
-  session.go_on = step.go_on or step.name
-  with session.reported():
-    if step in (step_table.INSTALL, step_table.COPY, step_table.RUN):
-      with whole_run.preemption_noticed(session):
-        step_table.do(step, session)
-    else:
-      step_table.do(step, session)
-  whole_run.finish(step, session)
 
 
 @tpu.command()
@@ -174,25 +171,26 @@ def _do_one(step: Step, session: Session, *, dry_run: bool) -> None:
 def resume(
   name: str,
   max_hours: float | None,
-  max_preemptions: int,
-  poll: float,
   gcloud: Gcloud,
   dry_run: bool,
+  **given: Any,
 ) -> None:
   """Go on with NAME: do every step that is missing, as after a preemption.
 
   If the TPU is gone, what is left of it is deleted and it is made again; T5X
   goes on from its last checkpoint.
   """
-  run = state_file.read(name)
-  session = Session(gcloud, run, poll=poll, max_preemptions=max_preemptions)
+  session = _session(state_file.read(name), gcloud, given)
   hours = before_cost.check_hours(
-    run.max_hours if max_hours is None else max_hours
+    session.run.max_hours if max_hours is None else max_hours
   )
   if dry_run:
     # As if the TPU were gone, which takes the most commands.
-    session.run = whole_run.renewed(run, hours=hours)
-    whole_run.show(session, [step_table.DELETE, *whole_run.wanted(run)])
+    session.run = dataclasses.replace(
+      session.run, max_hours=hours, expires=whole_run.deadline(hours)
+    )
+    steps = [step_table.DELETE, *whole_run.wanted(session.run)]
+    whole_run.show(session, steps)
     return
   with session.reported():
     whole_run.resume(session, hours=hours)
@@ -204,7 +202,7 @@ def resume(
   cls=launch_options.T5XCommand,
   help='Do it all: '
   + ', '.join(step.name for step in step_table.STEPS)
-  + '.\n\nEach is also a subcommand of its own, whose help says more.',
+  + '.\n\nEach is also a subcommand, whose help says more.',
 )
 @click.argument('name')
 @run_options.main
@@ -214,31 +212,15 @@ def resume(
 @click.option('--keep', is_flag=True, help='Do not fetch and delete.')
 @run_options.common
 def up(
-  name: str,
-  main: str,
-  files: tuple[str, ...],
-  allow_local: bool,
-  ignore_plan: bool,
-  max_preemptions: int,
-  keep: bool,
-  poll: float,
-  gcloud: Gcloud,
-  dry_run: bool,
-  flags: tuple[str, ...],
-  **given: Any,
+  name: str, keep: bool, gcloud: Gcloud, dry_run: bool, **given: Any
 ) -> None:
   """Does all steps."""
   run = dataclasses.replace(
-    run_options.new_run(name, given),
-    main=main,
-    flags=tuple(worker_flags.normal(flags)),
-    files=files,
-    finish=not keep,
+    run_options.new_run(name, given), files=given['files'], finish=not keep
   )
-  before_cost.check_run(run, allow_local=allow_local, ignore_plan=ignore_plan)
-  session = Session(gcloud, run, poll=poll, max_preemptions=max_preemptions)
+  session = _session(_with_main(run, given), gcloud, given)
   if dry_run:
-    whole_run.show(session, whole_run.wanted(run))
+    whole_run.show(session, whole_run.wanted(session.run))
     return
   whole_run.claim(session)
   with session.reported():
@@ -259,26 +241,25 @@ def delete(
   expired: bool,
   zones: tuple[str, ...],
   project: str | None,
-  force: bool,
-  poll: float,
   gcloud: Gcloud,
   dry_run: bool,
+  **given: Any,
 ) -> None:
   """Deletes one run, or all that are overdue."""
   if (name is None) is not expired:
     raise click.UsageError('give NAME, or --expired, and not both')
   if name is None:
     places = inventory.places(zones, project)
-    inventory.sweep(gcloud, places, poll=poll, dry_run=dry_run)
+    inventory.sweep(gcloud, places, poll=given['poll'], dry_run=dry_run)
     return
   if zones and not state_file.path(name).exists():
-    # All that is known is where it is; both kinds of resources are looked for.
+    # Only its place is known: look for both kinds of resources.
     run = inventory.unknown_run(
       name, before_cost.check_zone(zones[0]), project, provisioning='queued'
     )
   else:
     run = state_file.read(name)
-  session = Session(gcloud, run, poll=poll, force=force)
+  session = _session(run, gcloud, given)
   _do_one(step_table.DELETE, session, dry_run=dry_run)
 
 

@@ -98,12 +98,6 @@ class Run:
 def path(name: str) -> pathlib.Path:
   """Returns the state file of a run, in the working directory.
 
-  Args:
-    name: of the run.
-
-  Returns:
-    Its path.
-
   Raises:
     ValueError: if Cloud TPU would not accept the name.
 
@@ -124,12 +118,6 @@ def write(run: Run) -> Run:
 
   Args:
     run: its content.
-
-  Returns:
-    `run`.
-
-  Raises:
-    OSError: if the file cannot be written.
   """
   content = {'version': VERSION, **dataclasses.asdict(run)}
   atomic.write_bytes(
@@ -147,9 +135,6 @@ def update(run: Run, **changes: Any) -> Run:
 
   Returns:
     The run as it is now.
-
-  Raises:
-    OSError: if the file cannot be written.
   """
   return write(dataclasses.replace(run, **changes))
 
@@ -163,9 +148,6 @@ def finished(run: Run, step: str) -> Run:
 
   Returns:
     The run as it is now.
-
-  Raises:
-    OSError: if the state file cannot be written.
   """
   done = tuple(each for each in run.done if each != step)
   return update(run, done=(*done, step))
@@ -181,12 +163,6 @@ def names() -> list[str]:
 
 def read(name: str) -> Run:
   """Reads the state file of a run.
-
-  Args:
-    name: of the run.
-
-  Returns:
-    The run.
 
   Raises:
     ValueError: if there is none, or it is damaged or of another version.
@@ -214,13 +190,6 @@ def read(name: str) -> Run:
 
 
 def remove(run: Run) -> None:
-  """Removes the state file and the launcher's folder.
-
-  Args:
-    run: whose TPU is gone.
-
-  Raises:
-    OSError: if something cannot be removed.
-  """
+  """Removes the state file and the launcher's folder."""
   shutil.rmtree(run.folder, ignore_errors=True)
   path(run.name).unlink(missing_ok=True)

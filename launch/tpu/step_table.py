@@ -67,7 +67,7 @@ def call_all(session: Session, commands: Sequence[Command]) -> Outputs:
     if sign is None:
       session.gcloud.call(args)
     else:
-      outputs = workers.run_all(session.gcloud, session.run, args, sign)
+      outputs = workers.run_all(session, args, sign)
   return outputs
 
 
@@ -234,7 +234,7 @@ def _ask(session: Session) -> list[Command]:
 
 def _follow(session: Session, commands: Sequence[Command]) -> Outputs:
   del commands  # The same with other offsets.
-  main_status.follow(session.gcloud, session.run, poll=session.poll)
+  main_status.follow(session)
   return {}
 
 
@@ -281,9 +281,6 @@ def remove(session: Session, commands: Sequence[Command] = ()) -> Outputs:
   Args:
     session: the run; its state file stays.
     commands: not used, as what is gone is not deleted again.
-
-  Returns:
-    Nothing.
 
   Raises:
     StillThere: if a resource is there a while after it was deleted.

@@ -10,9 +10,6 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
   Args:
     rows: cells, equally many in each row.
 
-  Returns:
-    Lines.
-
   Example:
     >>> print(columns([('mesh', '2 × 4'), ('hosts', '1')]))
     mesh   2 × 4
@@ -41,9 +38,6 @@ def span(seconds: float) -> str:
 
   Args:
     seconds: the length.
-
-  Returns:
-    Words.
 
   Example:
     >>> span(5400), span(90), span(200000)

@@ -1,7 +1,6 @@
 """Carries out the steps that a run lacks, through preemptions."""
 
 import contextlib
-import dataclasses
 import math
 import pathlib
 import time
@@ -72,9 +71,6 @@ def show(session: Session, steps: Iterable[Step]) -> None:
 def claim(session: Session) -> None:
   """Writes the state file of a new run, unless its name is taken.
 
-  Args:
-    session: the run.
-
   Raises:
     ValueError: if the name is taken, or the cloud does not answer.
   """
@@ -85,21 +81,18 @@ def claim(session: Session) -> None:
 
 
 @contextlib.contextmanager
-def preemption_noticed(session: Session) -> Iterator[None]:
+def preemption_noticed(session: Session, step: Step) -> Iterator[None]:
   """Turns an error of a step into `Preempted` if the TPU was taken away.
 
-  Args:
-    session: the run.
-
   Raises:
-    Preempted: in place of another error.
+    Preempted: in place of another error, in the steps `WORK`.
   """
   try:
     yield
   except Preempted:
     raise
   except ValueError as error:
-    if 'create' in session.run.done:
+    if step in step_table.WORK and 'create' in session.run.done:
       try:
         is_lost = any(each.lost for each in session.look_all())
       except ValueError:  # The first error is the one to show.
@@ -122,9 +115,9 @@ def carry_out(session: Session) -> None:
   left = session.max_preemptions
   while True:
     try:
-      with preemption_noticed(session):
-        for step in _missing(session.run):
-          if step in step_table.WORK:
+      for step in _missing(session.run):
+        if step in step_table.WORK:
+          with preemption_noticed(session, step):
             step_table.do(step, session)
       break
     except Preempted as error:
@@ -169,19 +162,6 @@ def resume(session: Session, *, hours: float) -> None:
   carry_out(session)
 
 
-def renewed(run: state_file.Run, *, hours: float) -> state_file.Run:
-  """Returns a run as it is when its TPU is made again, for a dry run.
-
-  Args:
-    run: as it is.
-    hours: lifetime of the new TPU.
-
-  Returns:
-    The run; nothing is written.
-  """
-  return dataclasses.replace(run, max_hours=hours, expires=deadline(hours))
-
-
 def rebuild(session: Session, *, expires: int) -> None:
   """Deletes what a preemption left, so that all steps are missing again.
 
@@ -218,14 +198,14 @@ def _find_main(session: Session) -> None:
   """Notes the start if the main is well on all workers, or else undoes it."""
   run = session.run
   try:
-    statuses = main_status.ask(session.gcloud, run)
+    statuses = main_status.ask(session)
   except workers.Unreachable:
     return  # The main may be well; `follow` asks again.
   if all(each.good for each in statuses.values()):
     if 'run' not in run.done:
       session.run = state_file.finished(run, 'run')
     return
-  main_status.stop(session.gcloud, run)
+  main_status.stop(session)
   session.update(done=without_start(run))
 
 
@@ -239,8 +219,8 @@ def without_start(run: state_file.Run) -> tuple[str, ...]:
     Names of steps.
 
   Example:
-    >>> run = state_file.Run('demo', 'us-central2-b', 'lab', 'v4-8')
-    >>> without_start(dataclasses.replace(run, done=('create', 'run')))
+    >>> done = ('create', 'run')
+    >>> without_start(state_file.Run('demo', 'a-b1-c', 'p', 'v4-8', done=done))
     ('create',)
   """
   return tuple(each for each in run.done if each not in ('run', 'follow'))

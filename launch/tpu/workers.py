@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from dst_t5x.planning import slices
 
-from .gcloud import CommandFailed, Gcloud
-from .state_file import Run
+from .gcloud import CommandFailed
+from .session import Session
 
 _TAIL = 25
 
@@ -21,13 +21,12 @@ class Unreachable(ValueError):
 
 
 def collect(
-  gcloud: Gcloud, run: Run, args: Sequence[str], *, quiet: bool = False
+  session: Session, args: Sequence[str], *, quiet: bool = False
 ) -> dict[int, str]:
   """Runs an ssh command and collects what every worker printed.
 
   Args:
-    gcloud: the program.
-    run: whose TPU.
+    session: the run.
     args: arguments of gcloud, from `command_lines.ssh`.
     quiet: do not show the command.
 
@@ -38,20 +37,17 @@ def collect(
     Unreachable: if the command failed and a worker printed nothing.
     ValueError: if gcloud cannot be run.
   """
-  outputs, error = _outputs(gcloud, run, args, quiet=quiet)
-  if error is not None and len(outputs) < _count(run, args):
+  outputs, error = _outputs(session, args, quiet=quiet)
+  if error is not None and len(outputs) < _count(session, args):
     raise Unreachable(str(error)) from error
   return outputs
 
 
-def run_all(
-  gcloud: Gcloud, run: Run, args: Sequence[str], sign: str
-) -> dict[int, str]:
+def run_all(session: Session, args: Sequence[str], sign: str) -> dict[int, str]:
   """Runs an ssh command of which every worker must print a certain line.
 
   Args:
-    gcloud: the program.
-    run: whose TPU.
+    session: the run.
     args: arguments of gcloud, from `command_lines.ssh`.
     sign: the line by which a worker says that it is done: a regular expression,
       in which {worker} stands for the worker's number.
@@ -63,8 +59,8 @@ def run_all(
     WorkersFailed: if a worker did not print it; with the end of its output.
     ValueError: if gcloud cannot be run.
   """
-  outputs, error = _outputs(gcloud, run, args, quiet=False)
-  count = _count(run, args)
+  outputs, error = _outputs(session, args, quiet=False)
+  count = _count(session, args)
   failed = [
     worker
     for worker in range(count)
@@ -112,21 +108,23 @@ def tail(worker: int, text: str) -> str:
   return '\n'.join([f'worker {worker} said:', *(f'  {x}' for x in lines)])
 
 
-def _count(run: Run, args: Sequence[str]) -> int:
+def _count(session: Session, args: Sequence[str]) -> int:
   """Returns how many workers a command goes to."""
-  return slices.parse(run.accelerator).hosts if '--worker=all' in args else 1
+  if '--worker=all' not in args:
+    return 1
+  return slices.parse(session.run.accelerator).hosts
 
 
 def _outputs(
-  gcloud: Gcloud, run: Run, args: Sequence[str], *, quiet: bool
+  session: Session, args: Sequence[str], *, quiet: bool
 ) -> tuple[dict[int, str], CommandFailed | None]:
-  folder = run.folder / 'said'
+  folder = session.run.folder / 'said'
   # What an earlier command left must not be taken for an answer.
   shutil.rmtree(folder, ignore_errors=True)
   folder.mkdir(parents=True)
   failure = None
   try:
-    gcloud.call(args, quiet=quiet)
+    session.gcloud.call(args, quiet=quiet)
   except CommandFailed as error:
     failure = error
   outputs = {

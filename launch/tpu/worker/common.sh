@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What the other scripts share; to be sourced.
+# What the other scripts share; they source it.
 
 root=$HOME/dst_t5x_run
 # shellcheck disable=SC2034 # the scripts that source this use it

@@ -6,10 +6,10 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 . ./common.sh
 model_dir=$1 file=$2
-cd "$root/recipe" # where a relative MODEL_DIR counts from
-export JAX_PLATFORMS=cpu # the TPU may still be in use
+cd "$root/recipe" # A relative MODEL_DIR is relative to this.
+export JAX_PLATFORMS=cpu # The TPU may still be in use.
 checkpoint=$("$venv/bin/python" -c 'import sys
-from dst_t5x import delta_checkpoint
+from dst_t5x.checkpoint import delta_checkpoint
 print(delta_checkpoint.latest(sys.argv[1]) or "")' "$model_dir")
 if [[ -z $checkpoint ]]; then
   echo "there is no checkpoint in $model_dir" >&2

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Installs what was copied: Python 3.11, the package with its pinned versions,
-# and T5X, airio and jestimator from their repositories. Run again after a
-# failure, it goes on.
+# Installs Python 3.11, the package that was copied, with its pinned versions,
+# and T5X, airio and jestimator from their repositories. After a failure it can
+# be run again, and goes on.
 #
 #   install.sh T5X_COMMIT AIRIO_COMMIT JESTIMATOR_COMMIT
 #
-# The last line is `dst_t5x worker K ok`. Nothing is asked of the TPU here.
+# Its last line is `dst_t5x worker K ok`. It does not use the TPU.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 . ./common.sh
@@ -18,12 +18,13 @@ python3 -m pip install --quiet --user "uv==$uv_version"
 uv() { python3 -m uv "$@"; }
 [[ -x $venv/bin/python ]] || uv venv --quiet --python 3.11 "$venv"
 
-# A checkout is a folder, anything else that was copied is a wheel.
+# What was copied is a checkout, which is a folder, or else a wheel.
 package=$root/package/checkout
 if [[ ! -d $package ]]; then
   package=$(find "$root/package" -name '*.whl' | head -n 1)
 fi
-# Again even if its version is there: a checkout's code changes without it.
+# dst_t5x is installed even if it has this version already: a checkout's code
+# changes while its version stays.
 uv pip install --quiet --python "$venv/bin/python" --reinstall-package dst_t5x \
   --constraints "$root/package/constraints.txt" \
   "dst_t5x[t5x,tpu] @ file://$package"

@@ -4,8 +4,8 @@
 #   start.sh ATTEMPT t5x.train|t5x.eval|t5x.infer T5X_FLAGS…
 #
 # Called twice with the same ATTEMPT, as happens when a connection breaks, it
-# starts one main only. In ~/dst_t5x_run/run are then: log, pid, and at the end
-# exit, the exit status.
+# starts only one main. The folder ~/dst_t5x_run/run then holds `log`, `pid`
+# and, once the main has ended, `exit` with its exit status.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 . ./common.sh
@@ -40,6 +40,6 @@ for ((i = 0; i < 500; i++)); do
   sleep 0.02
 done
 [[ -e $run_folder/pid ]] || { cat "$run_folder/log"; exit 1; }
-# Last, so that a start that failed half-way can be repeated.
+# Written last, so that a start that failed half-way can be repeated.
 echo "$attempt" >"$run_folder/attempt"
 echo "dst_t5x worker $number started"

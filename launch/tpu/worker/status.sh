@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Says how the main is doing, in one line, and what is new in its log.
+# Prints how the main is doing, in one line, and then what is new in its log.
 #
 #   status.sh OFFSET
 #
-# The line is `dst_t5x worker K STATE LOG_BYTES`; STATE is running, exited:N,
-# lost (it is gone without an exit status, as after a restart) or absent. After
-# it, worker 0 writes its log from byte OFFSET on, whole lines only, up to 1 MB;
-# any worker whose main failed writes the end of its log.
+# The line is `dst_t5x worker K STATE LOG_BYTES`. STATE is `running`,
+# `exited:N`, `lost` (the main is gone without an exit status, as after a
+# restart) or `absent`. Worker 0 then prints its log from byte OFFSET on, whole
+# lines only, up to 1 MB; any other worker whose main failed prints the end of
+# its log.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 . ./common.sh

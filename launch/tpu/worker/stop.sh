@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Stops the main, kindly first. Its exit status is then 143 if it left none.
+# Stops the main with SIGTERM, and after a while with SIGKILL. If the main
+# leaves no exit status, 143 is noted.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 . ./common.sh

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs a command and keeps its process number and its exit status as files.
+# Runs a command, and writes its process number and its exit status to files.
 #
 #   supervise.sh FOLDER COMMAND…
 set -uo pipefail

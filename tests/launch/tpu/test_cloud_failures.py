@@ -488,9 +488,7 @@ def test_sweep_deletes_what_is_overdue_and_nothing_else(world, monkeypatch):
     assert result.exit_code == 0, result.output
 
   create('young')
-  monkeypatch.setattr(
-    'dst_t5x.launch.tpu.step_table.check_coming', lambda *_: None
-  )
+  monkeypatch.setattr(step_table, 'check_coming', lambda *_: None)
   _hours(monkeypatch, -3)
   create('old')
   create('old-queued', '--provisioning=queued')
