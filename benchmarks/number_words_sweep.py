@@ -20,7 +20,9 @@ import rich.table
 from dst_t5x import seeds
 from dst_t5x.arrays import atomic
 from dst_t5x.core import methods
-from dst_t5x.standalone import demonstration, evaluation, optimizers, training
+from dst_t5x.standalone import evaluation, optimizers, training
+from dst_t5x.standalone.demonstration import held_out_numbers
+from dst_t5x.standalone.seed_network import network_config
 from dst_t5x.standalone.settings import TrainSettings
 from dst_t5x.tasks import number_words
 
@@ -31,8 +33,8 @@ def cell(epsilon: float, rate: float, steps: int, folder: pathlib.Path):
   """Returns percent exact match on the held-out numbers, and the budget."""
   settings = TrainSettings(
     method=methods.dst(),
-    mixture_or_task_name=demonstration.TASK,
-    task_feature_lengths=demonstration.FEATURE_LENGTHS,
+    mixture_or_task_name=held_out_numbers.TASK,
+    task_feature_lengths=held_out_numbers.FEATURE_LENGTHS,
     train_steps=steps,
     batch_size=16,
     learning_rate=optax.linear_schedule(rate, rate / 20, steps),
@@ -43,12 +45,12 @@ def cell(epsilon: float, rate: float, steps: int, folder: pathlib.Path):
   seed = seeds.read('bundled')
   result = training.train(settings, seed=seed, out=folder)
   scores = evaluation.evaluate_params(
-    demonstration.TASK,
-    training.network_config(seed),
+    held_out_numbers.TASK,
+    network_config(seed),
     result.params,
     feature_lengths={'inputs': 64, 'targets': 64},
   )
-  return scores[demonstration.TASK]['exact_match'], result.plan.budget
+  return scores[held_out_numbers.TASK]['exact_match'], result.plan.budget
 
 
 @click.command()

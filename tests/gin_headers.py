@@ -10,11 +10,14 @@ is for, it lists macros, or says `nothing`, under three words:
 
 import io
 import re
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 from gin import config_parser
 
-from dst_t5x.recipes import gin_path
+from dst_t5x.recipes import gin_files, gin_path
+from dst_t5x.recipes.gin_files import Macro
+from dst_t5x.recipes.gin_flags import GinFlags
 
 ROOT = gin_path.root()
 T5X_ROOT = gin_path.t5x_root()
@@ -128,3 +131,26 @@ def problems(text: str) -> list[str]:
     for macro in sorted(done[name] - said[name]):
       found.append(f'{name} lacks {macro}')
   return found
+
+
+def bindings(names: Iterable[str]) -> dict[str, Any]:
+  """What files of ours bind, read in this order without importing anything.
+
+  The key is a macro's name, or a parameter such as 'rates.for_fraction.power';
+  the last binding counts.
+  """
+  bound = {}
+  for statement in gin_files.read(GinFlags(tuple(names))).statements:
+    if isinstance(statement, config_parser.BindingStatement):
+      scope, selector = statement.scope, statement.selector
+      key = f'{scope}/{selector}' if scope else selector
+      argument = statement.arg_name
+      bound[f'{key}.{argument}' if argument else key] = statement.value
+  return bound
+
+
+def resolved(value: Any, bound: Mapping[str, Any]) -> Any:
+  """A value with every macro that files bind in place of its name."""
+  while isinstance(value, Macro) and value.name in bound:
+    value = bound[value.name]
+  return value

@@ -17,31 +17,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import ml_dtypes
 import numpy as np
 
 from dst_t5x.arrays import paths
 from dst_t5x.arrays.bit_types import bits
+from dst_t5x.arrays.dtypes import DTYPES
 
 _CHUNK = 1 << 20  # entries hashed at a time
 _FIRST_LINE = b'dst_t5x.fingerprint.1\n'
-
-# By the name that dtypes have in NumPy and JAX.
-DTYPES: Mapping[str, np.dtype] = {
-  'bool': np.dtype(np.bool_),
-  'float64': np.dtype(np.float64),
-  'float32': np.dtype(np.float32),
-  'float16': np.dtype(np.float16),
-  'bfloat16': np.dtype(ml_dtypes.bfloat16),
-  'int64': np.dtype(np.int64),
-  'int32': np.dtype(np.int32),
-  'int16': np.dtype(np.int16),
-  'int8': np.dtype(np.int8),
-  'uint64': np.dtype(np.uint64),
-  'uint32': np.dtype(np.uint32),
-  'uint16': np.dtype(np.uint16),
-  'uint8': np.dtype(np.uint8),
-}
 
 
 class TensorDigest(NamedTuple):

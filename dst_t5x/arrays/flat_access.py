@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int64
 
-from dst_t5x.arrays import bit_types, fingerprints
+from dst_t5x.arrays import bit_types, dtypes, fingerprints
 
 
 def gather(
@@ -44,7 +44,7 @@ def gather(
       values = array.reshape(-1)[positions]
     else:
       values = array[np.unravel_index(positions, array.shape)]
-    return values.astype(fingerprints.DTYPES[array.dtype.name], copy=False)
+    return values.astype(dtypes.DTYPES[array.dtype.name], copy=False)
   fingerprints.check_visible(leaf, path)
   values = np.empty(positions.size, leaf.dtype)
   seen = set()

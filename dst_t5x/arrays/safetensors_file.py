@@ -16,25 +16,10 @@ from typing import NamedTuple
 import safetensors
 
 from dst_t5x.arrays import atomic
+from dst_t5x.arrays.dtypes import CODES
 
 # The library refuses to read longer headers.
 _MAX_HEADER = 100_000_000
-
-CODES: Mapping[str, str] = {
-  'bool': 'BOOL',
-  'float64': 'F64',
-  'float32': 'F32',
-  'float16': 'F16',
-  'bfloat16': 'BF16',
-  'int64': 'I64',
-  'int32': 'I32',
-  'int16': 'I16',
-  'int8': 'I8',
-  'uint64': 'U64',
-  'uint32': 'U32',
-  'uint16': 'U16',
-  'uint8': 'U8',
-}
 
 
 class Tensor(NamedTuple):

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dst_t5x.arrays import fingerprints, paths, safetensors_file
+from dst_t5x.arrays import dtypes, fingerprints, paths, safetensors_file
 from dst_t5x.delta.types import DeltaError, SubsetDelta
 from dst_t5x.seeds import network_shapes
 from dst_t5x.seeds.hugging_face import tensor_names
@@ -173,7 +173,7 @@ def _write(
     for name, array in parts.items()
   ]
   # Wide dtypes first, so that every tensor is aligned in a memory map.
-  tensors.sort(key=lambda t: (-fingerprints.DTYPES[t.dtype].itemsize, t.name))
+  tensors.sort(key=lambda t: (-dtypes.DTYPES[t.dtype].itemsize, t.name))
   try:
     return safetensors_file.write(path, tensors, metadata)
   except ValueError as error:

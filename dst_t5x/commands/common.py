@@ -39,7 +39,7 @@ def model(seed: str, delta: str | None) -> Model:
   from dst_t5x import delta as delta_lib
   from dst_t5x import seeds
   from dst_t5x.delta.file import container
-  from dst_t5x.standalone.training import network_config
+  from dst_t5x.standalone.seed_network import network_config
 
   read = seeds.read(seed)
   config = network_config(read, network(read))

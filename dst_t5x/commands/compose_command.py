@@ -18,8 +18,9 @@ _POLICIES = ('error', 'last', 'sum')
   type=click.Choice(_POLICIES),
   default='error',
   show_default=True,
-  help='Where deltas hold different values: refuse, take that of the last, or '
-  'sum the differences from the seed (there, and wherever they agree).',
+  help='What to do where deltas hold different values at the same position: '
+  'refuse (error), take the value of the last delta (last), or add up the '
+  'differences from the seed, then also where several deltas agree (sum).',
 )
 @common.json_option
 def compose(
@@ -30,10 +31,9 @@ def compose(
   on_conflict: str,
   as_json: bool,
 ) -> None:
-  """Write one delta that does what A B … do.
+  """Write one delta that does what A B … do, such as a task and a language.
 
-  Such as a task and a language. Positions that several deltas hold are counted
-  for every parameter.
+  Positions that several of the deltas hold are counted for every parameter.
   """
   from dst_t5x import seeds
   from dst_t5x.delta import composition
@@ -42,20 +42,20 @@ def compose(
   delta_files.check_out(out, overwrite=overwrite)
   params = seeds.read(seed).params
   deltas = [delta_files.read(file, seed, params) for file in files]
-  found = composition.compose(params, deltas, on_conflict=on_conflict)
-  size = container.write(found.delta, out)
+  composed = composition.compose(params, deltas, on_conflict=on_conflict)
+  size = container.write(composed.delta, out)
   delta_files.report(
     {
       'out': out,
       'bytes': size,
-      'positions': found.delta.size,
+      'positions': composed.delta.size,
       'positions_of_each': [delta.size for delta in deltas],
-      'shared': sum(found.shared.values()),
-      'conflicts': sum(found.conflicts.values()),
+      'shared': sum(composed.shared.values()),
+      'conflicts': sum(composed.conflicts.values()),
       'on_conflict': on_conflict,
-      'result_fingerprint': found.delta.info.result_fingerprint,
-      'shared_in': found.shared,
-      'conflicts_in': found.conflicts,
+      'result_fingerprint': composed.delta.info.result_fingerprint,
+      'shared_in': composed.shared,
+      'conflicts_in': composed.conflicts,
     },
     as_json=as_json,
   )

@@ -1,4 +1,4 @@
-"""`dst-t5x delta`: what a delta does to parameters in files."""
+"""`dst-t5x delta`: the group, and the commands that use deltas on seeds."""
 
 import math
 
@@ -19,8 +19,8 @@ from dst_t5x.commands import (
 def delta() -> None:
   """Inspect, check, take, apply, compose, compare and export deltas.
 
-  Every subcommand checks all it can before it writes, and writes the whole file
-  or nothing.
+  Every subcommand checks all it can before it writes, and writes either the
+  whole file or nothing.
   """
 
 
@@ -81,7 +81,7 @@ def apply(
 def revert(
   params: str, file: str, seed: str, out: str, overwrite: bool, as_json: bool
 ) -> None:
-  """Write the seed that PARAMS were before the delta FILE was applied."""
+  """Write the seed that PARAMS was before the delta FILE was applied."""
   from dst_t5x import delta as delta_lib
   from dst_t5x import seeds
 
@@ -111,16 +111,19 @@ def revert(
   type=click.FloatRange(0.0, 1.0),
   default=1.0,
   show_default=True,
-  help='Refuse if more of the parameters differ.',
+  help='Refuse if a larger part of all parameters differs.',
 )
 @click.option(
-  '--method', default='diff', show_default=True, help='Name to record.'
+  '--method',
+  default='diff',
+  show_default=True,
+  help='Name of the method to record in the delta.',
 )
 @click.option(
   '--differences',
   is_flag=True,
-  help='Store values as differences from the seed: smaller, but FILE can only '
-  'be read together with the seed.',
+  help='Store values as differences from the seed: the file is smaller, but '
+  'can only be read together with the seed.',
 )
 @common.json_option
 def diff(
@@ -133,29 +136,28 @@ def diff(
   differences: bool,
   as_json: bool,
 ) -> None:
-  """Write the delta between the parameters in SEED and TUNED."""
+  """Write the delta that turns the parameters in SEED into those in TUNED."""
   from dst_t5x import delta as delta_lib
   from dst_t5x import seeds
   from dst_t5x.delta.file import container
 
   delta_files.check_out(out, overwrite=overwrite)
   base = seeds.read(seed)
-  found = delta_lib.diff(
+  taken = delta_lib.diff(
     base.params,
     seeds.read(tuned).params,
     method=method,
     max_fraction=max_fraction,
   )
-  against = base.params if differences else None
-  size = container.write(found, out, seed=against)
-  total = sum(math.prod(entry.shape) for entry in found.entries.values())
+  size = container.write(taken, out, seed=base.params if differences else None)
+  total = sum(math.prod(entry.shape) for entry in taken.entries.values())
   delta_files.report(
     {
       'out': out,
       'bytes': size,
-      'positions': found.size,
+      'positions': taken.size,
       'parameters': total,
-      'fraction': found.size / total if total else 0.0,
+      'fraction': taken.size / total if total else 0.0,
     },
     as_json=as_json,
   )
@@ -184,17 +186,17 @@ def swap(
 
   delta_files.check_out(out, overwrite=overwrite)
   base, adapted = seeds.read(seed), seeds.read(params)
-  before, after = (
+  old_delta, new_delta = (
     delta_files.read(file, seed, base.params) for file in (old, new)
   )
-  result = delta_lib.swap(adapted.params, before, after, base.params)
+  result = delta_lib.swap(adapted.params, old_delta, new_delta, base.params)
   size = seeds.write(out, result, config=adapted.config)
   delta_files.report(
     {
       'out': out,
       'bytes': size,
-      'positions': after.size,
-      'fingerprint': after.info.result_fingerprint,
+      'positions': new_delta.size,
+      'fingerprint': new_delta.info.result_fingerprint,
     },
     as_json=as_json,
   )

@@ -1,4 +1,4 @@
-"""What the commands about deltas share: files in, files out, what is said."""
+"""What the commands about deltas share: options, reading, and reports."""
 
 import json
 import os
@@ -11,10 +11,12 @@ out_option = click.option(
   '--out', required=True, metavar='FILE', help='Where to write the result.'
 )
 overwrite_option = click.option(
-  '--overwrite', is_flag=True, help='Replace FILE if it exists.'
+  '--overwrite', is_flag=True, help='Replace the file if it exists.'
 )
-needed_seed_option = click.option(
-  '--seed', metavar='PATH', help='Seed, if a file was written against it.'
+optional_seed_option = click.option(
+  '--seed',
+  metavar='PATH',
+  help='Seed; needed if values are stored as differences from it.',
 )
 
 
@@ -24,14 +26,15 @@ def read(file: str, seed: str | None, params: Any = None) -> Any:
   Args:
     file: path of the delta.
     seed: path of the seed, or None.
-    params: the seed's parameters, if they were read already.
+    params: the seed's parameters, if they were read already; nested dict of
+      arrays.
 
   Returns:
     The delta.
 
   Raises:
-    DeltaError: if it cannot be read.
-    SeedError: if the seed cannot.
+    DeltaError: if the delta cannot be read.
+    SeedError: if the seed cannot be read.
   """
   from dst_t5x import seeds
   from dst_t5x.delta.file import container
@@ -42,14 +45,15 @@ def read(file: str, seed: str | None, params: Any = None) -> Any:
 
 
 def check_out(out: str, *, overwrite: bool) -> None:
-  """Raises before the work if its result could not be written.
+  """Checks, before any work, that its result may be written.
 
   Args:
     out: path of the result.
-    overwrite: whether a file may be replaced.
+    overwrite: whether an existing file may be replaced.
 
   Raises:
-    ValueError: if it exists and may not be, or has another ending.
+    ValueError: if the file exists and may not be replaced, or its name does not
+      end in .safetensors.
   """
   if os.path.exists(out) and not overwrite:
     raise ValueError(f'{out} exists; --overwrite replaces it')
@@ -61,8 +65,8 @@ def report(fields: Mapping[str, Any], *, as_json: bool) -> None:
   """Prints what was done.
 
   Args:
-    fields: by name; None is printed in JSON only.
-    as_json: JSON instead of lines.
+    fields: what to print, by name; None appears in JSON only.
+    as_json: whether to print JSON instead of lines.
   """
   if as_json:
     click.echo(json.dumps(fields, indent=2))
@@ -74,7 +78,7 @@ def print_fields(fields: Mapping[str, Any]) -> None:
   """Prints a line for every field that is not None.
 
   Args:
-    fields: by name; those of a mapping each get a line.
+    fields: what to print, by name; each field of a mapping gets its own line.
   """
   for name, value in fields.items():
     label = name.replace('_', ' ')

@@ -13,13 +13,15 @@ from dst_t5x.commands import common, delta_files
 
 @click.command()
 @click.argument('files', nargs=-1, required=True, metavar='A B …')
-@delta_files.needed_seed_option
-@click.option('--plot', metavar='FILE', help='Draw heat maps into a PNG.')
+@delta_files.optional_seed_option
+@click.option(
+  '--plot', metavar='FILE', help='Also draw heat maps into this PNG file.'
+)
 @common.json_option
 def overlap(
   files: tuple[str, ...], seed: str | None, plot: str | None, as_json: bool
 ) -> None:
-  """Show which share of each subset lies in each other.
+  """Show which share of each delta's subset lies in each other's.
 
   That is |A ∩ B| / |A|, for the whole model and for every module; A is the row
   and B the column. Deltas are numbered in the order given.
@@ -28,10 +30,12 @@ def overlap(
 
   if plot is not None and not plot.endswith('.png'):
     raise ValueError(f'{plot}: the name of a plot must end in .png')
-  counts = overlaps.common([delta_files.read(f, seed) for f in files])
-  matrices = {'all': overlaps.overlap(counts)}
-  for module, own in overlaps.by_module(counts).items():
-    matrices[module] = overlaps.overlap(own)
+  counts = overlaps.overlap_counts(
+    [delta_files.read(file, seed) for file in files]
+  )
+  matrices = {'all': overlaps.overlap_fractions(counts)}
+  for module, own_counts in overlaps.counts_by_module(counts).items():
+    matrices[module] = overlaps.overlap_fractions(own_counts)
   if plot is not None:
     from dst_t5x.analysis import plots
 
@@ -39,9 +43,11 @@ def overlap(
   if as_json:
     about = {
       'files': list(files),
-      'common': overlaps.total(counts).tolist(),
+      'common': overlaps.total_counts(counts).tolist(),
       'overlap': _plain(matrices.pop('all')),
-      'modules': {name: _plain(each) for name, each in matrices.items()},
+      'modules': {
+        module: _plain(matrix) for module, matrix in matrices.items()
+      },
       'plot': plot,
     }
     click.echo(json.dumps(about, indent=2))
@@ -50,7 +56,7 @@ def overlap(
 
 
 def _plain(matrix: Any) -> list[list[float | None]]:
-  """Returns a matrix as lists; JSON has no NaN."""
+  """Returns a matrix as lists with None for NaN, which JSON lacks."""
   rows: list[list[float]] = matrix.tolist()
   return [[None if math.isnan(x) else x for x in row] for row in rows]
 

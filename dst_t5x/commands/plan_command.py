@@ -1,4 +1,4 @@
-"""`dst-t5x plan`: what a run will need on a TPU slice, without one."""
+"""`dst-t5x plan`: what a run will need on a TPU slice, without using one."""
 
 import json
 import os
@@ -9,23 +9,23 @@ import click
 
 from dst_t5x.commands import common
 
-_HELP = """Show what a run needs on a TPU slice, without having one.
+_HELP = """Show what a run needs on a TPU slice, without using one.
 
 \b
   dst-t5x plan --model xxl --topology v5p:4x4x4 --epsilon 1e-6
 
 Compiles T5X's own train step for the slice, with the method and without, and
-shows memory, whether it fits, collectives, and the method's share. That needs
+shows memory, whether it fits, collectives, and the method's share. This needs
 T5X and libtpu, 8 processor minutes for base, 20 for XL and XXL, and 10 GB of
-memory; without either, or with --bytes-only, it only counts the bytes that are
-kept.
+memory. Without either package, or with --bytes-only, it only counts the bytes
+that are kept.
 
-Any flag that T5X takes for gin, --gin_file=… and --gin.NAME=VALUE, may be
-given, too: give a run's own flags to plan that run. NUM_PARTITIONS is chosen
-if nothing says it.
+T5X's flags, such as --gin_file=… and --gin.NAME=VALUE, may be given, too: give
+a run's own flags to plan that run. NUM_PARTITIONS is chosen here unless an
+option, a flag or a gin file of your own says it.
 """
-# How much of a device may be taken before activations, for a choice of
-# NUM_PARTITIONS that leaves them room.
+# Where NUM_PARTITIONS is chosen here, what is kept may take this fraction of a
+# device's memory; the rest is for activations.
 _ROOM = 0.5
 
 
@@ -42,17 +42,23 @@ _ROOM = 0.5
   help='Such as v5p:4x4x4, or its accelerator type, v5p-128.',
 )
 @click.option('--epsilon', type=float, help='Fraction of free parameters.')
-@click.option('--budget', type=int, help='Their count, instead of --epsilon.')
+@click.option(
+  '--budget', type=int, help='Number of free parameters, instead of --epsilon.'
+)
 @click.option('--method', metavar='NAME', help='Method; dst by default.')
 @click.option('--batch-size', type=int, help='Rows of a step; 128 by default.')
 @click.option(
-  '--num-partitions', type=int, help='Ways that each parameter is split.'
+  '--num-partitions', type=int, help='Ways to split each parameter.'
 )
-@click.option('--bytes-only', is_flag=True, help='Compile nothing.')
+@click.option(
+  '--bytes-only',
+  is_flag=True,
+  help='Count the bytes that are kept; compile nothing.',
+)
 @click.option(
   '--no-baseline',
   is_flag=True,
-  help='Do not compile full fine-tuning, too; saves nearly half of the time.',
+  help='Do not compile full fine-tuning, too; takes about half the time.',
 )
 @common.json_option
 @click.argument(
@@ -66,29 +72,31 @@ def plan(
   flags: tuple[str, ...],
   **options: Any,
 ) -> None:
-  """Plans; its help is _HELP."""
-  # Nothing here needs an accelerator, and one that is there stays free.
+  """Plans a run; the command's help is `_HELP`."""
+  # Nothing here needs this machine's accelerators, which stay free.
   os.environ.setdefault('JAX_PLATFORMS', 'cpu')
   from dst_t5x.planning import (
     compile_process,
+    plan_table,
     recipe_plan,
     report,
     slices,
     virtual_slice,
   )
-  from dst_t5x.recipes import recipe
+  from dst_t5x.recipes import gin_flags, macros, recipe
 
   slice_ = slices.parse(topology)
-  line = [*_flags(**options), *flags]
-  found = recipe.read(recipe.flags(line))
+  line = gin_flags.normal([*_flags(**options), *flags])
+  parsed = gin_flags.parse(line)
+  planned = recipe.read(parsed)
   chosen = None
-  if not any('NUM_PARTITIONS=' in flag for flag in line):
-    chosen = recipe_plan.smallest_partitions(found, slice_, room=_ROOM)
-    chosen = chosen or recipe_plan.smallest_partitions(found, slice_)
+  if 'NUM_PARTITIONS' not in macros.bound_by_user(parsed):
+    chosen = recipe_plan.smallest_partitions(planned, slice_, room=_ROOM)
+    chosen = chosen or recipe_plan.smallest_partitions(planned, slice_)
   if chosen is not None:
     line.append(f'--gin.NUM_PARTITIONS={chosen}')
-    found = found._replace(num_partitions=chosen)
-  counted = recipe_plan.of(found, slice_)
+    planned = planned._replace(num_partitions=chosen)
+  counted = recipe_plan.of(planned, slice_)
   why = virtual_slice.missing()
   if bytes_only:
     why = 'asked for bytes only'
@@ -111,7 +119,7 @@ def plan(
     }
     click.echo(json.dumps(about, indent=2))
     return
-  rows = counted.rows()
+  rows = plan_table.rows(counted)
   if summary is not None:
     rows = [*rows[:-1], *report.rows(summary)]
   _print(rows)
@@ -131,12 +139,12 @@ def _flags(
   batch_size: int | None,
   num_partitions: int | None,
 ) -> list[str]:
-  """Returns T5X's flags for our options."""
-  found = []
+  """Returns our options as flags of T5X."""
+  flags = []
   if model is not None:
-    found.append(f'--gin_file={_model_file(model)}')
+    flags.append(f'--gin_file={_model_file(model)}')
   if method is not None:
-    found.append(f'--gin_file=methods/{method}.gin')
+    flags.append(f'--gin_file=methods/{method}.gin')
   for name, value in (
     ('EPSILON', epsilon),
     ('BUDGET', budget),
@@ -144,12 +152,12 @@ def _flags(
     ('NUM_PARTITIONS', num_partitions),
   ):
     if value is not None:
-      found.append(f'--gin.{name}={value!r}')
-  return found
+      flags.append(f'--gin.{name}={value!r}')
+  return flags
 
 
 def _model_file(name: str) -> str:
-  """Returns the gin file of a size."""
+  """Returns the name of the gin file of a model's size."""
   if name.endswith('.gin') or '/' in name:
     return name
   from dst_t5x.recipes import gin_path
@@ -170,6 +178,7 @@ def _model_file(name: str) -> str:
 def _with_progress(
   run: Any, slice_: Any, flags: list[str], baseline: bool, *, quiet: bool
 ) -> Any:
+  """Calls `compile_process.run`, and shows what it is doing unless `quiet`."""
   if quiet:
     return run(slice_, flags, baseline=baseline)
   import rich.console

@@ -54,14 +54,18 @@ def quickstart(
 
     from dst_t5x import seeds
     from dst_t5x.core import methods
-    from dst_t5x.standalone import demonstration as quickstart_lib
     from dst_t5x.standalone import optimizers
+    from dst_t5x.standalone.demonstration import (
+      held_out_numbers,
+      quickstart_report,
+    )
+    from dst_t5x.standalone.demonstration import quickstart as quickstart_lib
     from dst_t5x.standalone.settings import TrainSettings
     from dst_t5x.tasks import number_words  # noqa: F401  (registers the task)
   settings = TrainSettings(
     method=methods.dst(),
-    mixture_or_task_name=quickstart_lib.TASK,
-    task_feature_lengths=quickstart_lib.FEATURE_LENGTHS,
+    mixture_or_task_name=held_out_numbers.TASK,
+    task_feature_lengths=held_out_numbers.FEATURE_LENGTHS,
     train_steps=steps,
     batch_size=batch_size,
     learning_rate=optax.linear_schedule(
@@ -89,6 +93,6 @@ def quickstart(
   table = rich.table.Table(
     box=rich.box.SIMPLE, show_header=False, title=f'{out}/report.md'
   )
-  for label, value in quickstart_lib.table_rows(report):
+  for label, value in quickstart_report.table_rows(report):
     table.add_row(label, value)
   rich.console.Console().print(table)

@@ -1,4 +1,4 @@
-"""`dst-t5x delta info` and `verify`: what a delta is, and if it is whole."""
+"""`dst-t5x delta info` and `verify`: what a file holds, and if it is intact."""
 
 import json
 import math
@@ -12,7 +12,7 @@ from dst_t5x.commands import common, delta_files
 
 @click.command()
 @click.argument('file')
-@delta_files.needed_seed_option
+@delta_files.optional_seed_option
 @common.json_option
 def info(file: str, seed: str | None, as_json: bool) -> None:
   """Show what FILE says about itself and what it holds."""
@@ -50,12 +50,12 @@ def info(file: str, seed: str | None, as_json: bool) -> None:
 @click.option(
   '--seed',
   metavar='PATH',
-  help="Seed to check against, or 'bundled'; without it the file alone is "
+  help="Seed to check against, or 'bundled'; without it only the file is "
   'checked.',
 )
 @common.json_option
 def verify(file: str, seed: str | None, as_json: bool) -> None:
-  """Check FILE, and that it turns the seed into what it says."""
+  """Check that FILE is intact, and that it turns the seed into what it says."""
   from dst_t5x import delta as delta_lib
   from dst_t5x import seeds
 

@@ -8,6 +8,9 @@ import click
 
 from dst_t5x.commands import common
 
+# As in gin/hosts/finetune_defaults.gin; see `core.rates.for_fraction`.
+RATE_AT_ONE_PERCENT = 0.03
+
 _HELP = """Fine-tune a seed and leave a delta.
 
 With gin files, as T5X takes them:
@@ -64,7 +67,12 @@ The same command again resumes a run that was cut off.
 @click.option('--silos', help="Silo scheme instead of the method's own.")
 @click.option('--steps', type=int, default=1000, show_default=True)
 @click.option('--batch-size', type=int, default=32, show_default=True)
-@click.option('--learning-rate', type=float, default=0.03, show_default=True)
+@click.option(
+  '--learning-rate',
+  type=float,
+  help=f'{RATE_AT_ONE_PERCENT} for --epsilon 0.01 and more for less, unless '
+  'given.',
+)
 @click.option('--optimizer', default='adafactor', show_default=True)
 @click.option('--inputs-length', type=int, default=256, show_default=True)
 @click.option('--targets-length', type=int, default=256, show_default=True)
@@ -137,7 +145,7 @@ def _from_gin(
     files, bindings, search_paths=[p for p in search_paths.split(',') if p]
   )
   return train_lib.train(
-    run.settings(),
+    run.settings,
     seed=seeds.read(run.initial_checkpoint_path),
     out=run.model_dir,
     config=config,
@@ -154,12 +162,17 @@ def _from_file(
   flags: dict[str, Any],
 ) -> Any:
   from dst_t5x import seeds
-  from dst_t5x.core import methods
+  from dst_t5x.core import methods, rates
   from dst_t5x.standalone import optimizers, text_files
   from dst_t5x.standalone import training as train_lib
   from dst_t5x.standalone.settings import TrainSettings
 
   task = text_files.register(train_file, eval_file)
+  learning_rate = flags['learning_rate']
+  if learning_rate is None:
+    learning_rate = rates.for_fraction(
+      flags['epsilon'], at_one_percent=RATE_AT_ONE_PERCENT
+    )
   settings = TrainSettings(
     method=methods.by_name(flags['method']),
     mixture_or_task_name=task,
@@ -169,7 +182,7 @@ def _from_file(
     },
     train_steps=flags['steps'],
     batch_size=flags['batch_size'],
-    learning_rate=flags['learning_rate'],
+    learning_rate=learning_rate,
     optimizer=optimizers.named(flags['optimizer']),
     epsilon=flags['epsilon'],
     budget=flags['budget'],
@@ -187,7 +200,7 @@ def _from_file(
 
 
 def _report(result: Any, as_json: bool) -> None:
-  sizes = result.checkpoint_sizes
+  sizes = result.checkpoint_bytes
   summary = {
     'out': str(result.root),
     'step': result.step,

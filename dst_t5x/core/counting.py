@@ -48,7 +48,7 @@ class ScoreTable(NamedTuple):
   fn: Callable[..., jax.Array]
   operands: Mapping[str, tuple[jax.Array, ...]]
 
-  def of(self, path: str) -> jax.Array:
+  def scores(self, path: str) -> jax.Array:
     """Returns the scores of one tensor."""
     return self.fn(*self.operands[path])
 
@@ -102,7 +102,7 @@ def count(
     One row for every name in `entries(silos)`.
 
   Raises:
-    ValueError: if a row stands for 2³¹ entries or more.
+    ValueError: if a row stands for 2³¹ parameters or more.
 
   Source: DST, equation 8.
   """
@@ -177,7 +177,7 @@ def per_silo(
 ) -> Int32[Array, 'silos width']:
   """Returns the sum of the rows of every silo, at most 2³¹ − 1.
 
-  A silo can hold more entries than int32 counts. Budgets are below 2³¹, so a
+  A silo can hold more parameters than int32 counts. Budgets are below 2³¹, so a
   sum that stops at the top still compares with them correctly.
 
   Args:
@@ -266,6 +266,6 @@ def _check_sizes(table: ScoreTable, silos: Silos) -> None:
     size = math.prod(table.operands[path][0].shape) // max(rows, 1)
     if size > _INT32_MAX:
       raise ValueError(
-        f'parameter {path!r} has {size} entries in one silo; the most that one '
+        f'parameter {path!r} has {size} numbers in one silo; the most that one '
         f'tensor may put into a silo is {_INT32_MAX}'
       )

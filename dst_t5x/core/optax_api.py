@@ -13,72 +13,95 @@ from dst_t5x.core import plans, selective
 from dst_t5x.core.counting import Partitioning
 from dst_t5x.core.methods import Method, SiloScheme
 
+_MISUSE = (
+  'the updates of selective tuning are changes of bits; only '
+  'optax.apply_updates(params, updates) may use them. Put clipping, decay and '
+  'scaling into the inner optimizer, not around this one'
+)
+
 
 @jax.tree_util.register_pytree_node_class
 class ExactUpdate:
   """Which bits of a parameter change, in the place of an additive update.
 
   Adding a number does not bring a parameter back to its seed exactly. So what
-  `selective_tuning` hands out is bits(Θ) ^ bits(new Θ), and `params + update`,
-  which is all that `optax.apply_updates` does, turns Θ into the new value bit
-  for bit. As in an additive update, 0 means no change, so
+  `selective_tuning` hands out holds bits(Θ) ^ bits(new Θ), and `params +
+  update`, which is all that `optax.apply_updates` does, turns Θ into the new
+  value bit for bit. As in an additive update, 0 means no change, so
   `optax.MultiSteps(selective_tuning(…), …)` works. Scaling, clipping or decay
   around it would make floats of the bits, which the sum refuses; any other
   arithmetic raises at once.
+
+  The difference new Θ − Θ is there as well, so that the norm that
+  `optax.global_norm(updates)` returns is that of the differences. For that the
+  bits are kept as two halves, each in the upper half of its word. The square of
+  such a number is a multiple of 2ʷ, for words of w bits, and so it is 0 in
+  their arithmetic: the bits add nothing to a sum of squares. Other sums over an
+  update mean nothing.
+
+  Attributes:
+    difference: new Θ − Θ, rounded to the parameter's dtype; nothing is computed
+      with it.
+    high: unsigned, as wide as the parameter: the upper half of the changed
+      bits, in place.
+    low: the lower half, shifted into the upper one.
   """
 
   # NumPy arrays, too, leave the sum to us.
   __array_ufunc__ = None
 
-  def __init__(self, bits: Any):
-    self.bits = bits
+  def __init__(self, difference: Any, high: Any, low: Any):
+    self.difference = difference
+    self.high = high
+    self.low = low
 
   @classmethod
   def between(cls, old: Any, new: Any) -> 'ExactUpdate':
     """Returns the update that turns one value into another."""
+    old = jnp.asarray(old)
     kind = bit_types.unsigned(new.dtype)
-    return cls(
-      jax.lax.bitcast_convert_type(jnp.asarray(old), kind)
-      ^ jax.lax.bitcast_convert_type(new, kind)
-    )
+    changed = jax.lax.bitcast_convert_type(
+      old, kind
+    ) ^ jax.lax.bitcast_convert_type(new, kind)
+    half = jnp.asarray(4 * kind.itemsize, kind)
+    low = changed << half
+    return cls(new - old, changed ^ (low >> half), low)
 
   def __radd__(self, params: Any) -> Any:
     """Returns the new value."""
     params = jnp.asarray(params)
     kind = bit_types.unsigned(params.dtype)
-    if self.bits.shape != params.shape or self.bits.dtype != kind:
-      raise TypeError(
-        f'update of shape {self.bits.shape} and type {self.bits.dtype} for a '
-        f'parameter of shape {params.shape} and type {params.dtype}, which '
-        f'needs {kind}: only optax.apply_updates(params, updates) may use the '
-        'updates of selective tuning. Put clipping, decay and scaling into the '
-        'inner optimizer, not around this one'
-      )
-    bits = jax.lax.bitcast_convert_type(params, kind) ^ self.bits
+    for half in (self.high, self.low):
+      if half.shape != params.shape or half.dtype != kind:
+        raise TypeError(
+          f'update of shape {half.shape} and type {half.dtype} for a parameter '
+          f'of shape {params.shape} and type {params.dtype}, which needs '
+          f'{kind}: {_MISUSE}'
+        )
+    low = self.low >> jnp.asarray(4 * kind.itemsize, kind)
+    bits = jax.lax.bitcast_convert_type(params, kind) ^ self.high ^ low
     return jax.lax.bitcast_convert_type(bits, params.dtype)
 
   def _refuse(self, *_: Any) -> NoReturn:
-    raise TypeError(
-      'the updates of selective tuning are changes of bits; only '
-      'optax.apply_updates(params, updates) may use them. Put clipping, decay '
-      'and scaling into the inner optimizer, not around this one'
-    )
+    raise TypeError(_MISUSE)
 
   __add__ = __mul__ = __rmul__ = __neg__ = __sub__ = __rsub__ = _refuse
   __truediv__ = __rtruediv__ = __pow__ = __abs__ = _refuse
 
-  def tree_flatten(self) -> tuple[tuple[Any], None]:
-    """Returns the bits as the only child."""
-    return (self.bits,), None
+  def tree_flatten(self) -> tuple[tuple[Any, Any, Any], None]:
+    """Returns the difference and the two halves of the bits."""
+    return (self.difference, self.high, self.low), None
 
   @classmethod
-  def tree_unflatten(cls, _: None, children: tuple[Any]) -> 'ExactUpdate':
-    """Returns the object around its only child."""
-    return cls(children[0])
+  def tree_unflatten(
+    cls, _: None, children: tuple[Any, Any, Any]
+  ) -> 'ExactUpdate':
+    """Returns the object around its parts."""
+    return cls(*children)
 
   def __repr__(self) -> str:
-    """Returns the bits' own form, marked."""
-    return f'ExactUpdate({self.bits!r})'
+    """Returns the difference's own form, marked."""
+    return f'ExactUpdate({self.difference!r})'
 
 
 def selective_tuning(

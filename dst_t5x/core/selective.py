@@ -27,7 +27,7 @@ from dst_t5x.core import counting, schedules, subsets
 from dst_t5x.core.counting import ScoreTable
 from dst_t5x.core.plans import Plan
 from dst_t5x.core.resets import reset
-from dst_t5x.core.thresholds import Found
+from dst_t5x.core.thresholds import SearchResult
 
 # (gradients, inner state, parameters) → (proposed parameters, inner state)
 ProposeFn = Callable[[Any, Any, Any], tuple[Any, Any]]
@@ -215,11 +215,11 @@ def _choose(
   if not schedule.keep:
     scores = table()
     budgets = schedules.target(schedule, state.count, plan.budgets)
-    found = plan.method.threshold(
+    result = plan.method.threshold(
       scores, plan.silos, budgets, state.carry, plan.partitioning
     )
-    masks = subsets.above(scores, plan.silos, found.threshold)
-    size = found.selected
+    masks = subsets.above(scores, plan.silos, result.threshold)
+    size = result.selected
     churn = jnp.int32(-1)
     if count_churn:
       churn = subsets.entered(
@@ -230,16 +230,16 @@ def _choose(
     held = state.metrics.subset_size
     budgets = schedules.target(schedule, state.count, plan.budgets) - held
 
-    def grow(masks: subsets.Masks) -> tuple[subsets.Masks, Found]:
+    def grow(masks: subsets.Masks) -> tuple[subsets.Masks, SearchResult]:
       scores = subsets.without(table(), masks)
-      found = plan.method.threshold(
+      result = plan.method.threshold(
         scores, plan.silos, budgets, state.carry, plan.partitioning
       )
-      new = subsets.above(scores, plan.silos, found.threshold)
-      return {p: masks[p] | new[p] for p in masks}, found
+      new = subsets.above(scores, plan.silos, result.threshold)
+      return {p: masks[p] | new[p] for p in masks}, result
 
-    def stay(masks: subsets.Masks) -> tuple[subsets.Masks, Found]:
-      return masks, Found(
+    def stay(masks: subsets.Masks) -> tuple[subsets.Masks, SearchResult]:
+      return masks, SearchResult(
         threshold=state.metrics.threshold,
         selected=jnp.zeros_like(held),
         carry=state.carry,
@@ -250,18 +250,18 @@ def _choose(
     # Past its last step a schedule adds nothing more, not even what ties left
     # over: a subset that is chosen once is never chosen again.
     growing = state.count < schedule.steps
-    masks, found = jax.lax.cond(growing, grow, stay, state.masks)
-    size = held + found.selected
-    churn = jnp.sum(found.selected, dtype=jnp.int32)
+    masks, result = jax.lax.cond(growing, grow, stay, state.masks)
+    size = held + result.selected
+    churn = jnp.sum(result.selected, dtype=jnp.int32)
     state = state._replace(masks=masks)
   return masks, state._replace(
-    carry=found.carry,
-    nonfinite=state.nonfinite + jnp.minimum(found.nonfinite, 1),
+    carry=result.carry,
+    nonfinite=state.nonfinite + jnp.minimum(result.nonfinite, 1),
     metrics=SelectionMetrics(
       subset_size=size,
       churn=churn,
-      threshold=found.threshold,
-      passes=found.passes,
+      threshold=result.threshold,
+      passes=result.passes,
     ),
   )
 
@@ -302,13 +302,16 @@ def _scores(
 
 
 def _noise(
-  key: jax.Array, like: Mapping[str, jax.Array]
+  key: jax.Array, params: Mapping[str, jax.Array]
 ) -> dict[str, jax.Array]:
-  """Returns random bits that depend on the key and the tensor's place only."""
-  keys = jax.random.split(jax.random.wrap_key_data(key), len(like))
+  """Returns random bits that depend on the key and the tensor's rank by path.
+
+  They have the shapes of the parameters, whose values are not read.
+  """
+  keys = jax.random.split(jax.random.wrap_key_data(key), len(params))
   return {
-    path: jax.random.bits(keys[i], like[path].shape, jnp.uint32)
-    for i, path in enumerate(sorted(like))
+    path: jax.random.bits(keys[i], params[path].shape, jnp.uint32)
+    for i, path in enumerate(sorted(params))
   }
 
 

@@ -50,7 +50,7 @@ class Silos(NamedTuple):
 
   Attributes:
     names: one name a silo, in the order in which paths first reach them.
-    sizes: entries in each silo (count).
+    sizes: how many parameters each silo holds (count).
     placements: the place of every parameter, by path.
   """
 
@@ -166,11 +166,11 @@ def assign(
   uncovered: list[str] = []
   used: set[Rule] = set()
   for path, shape in shapes.items():
-    found = _first_match(ordered, path)
-    if found is None:
+    match = _first_match(ordered, path)
+    if match is None:
       uncovered.append(path)
       continue
-    rule, template = found
+    rule, template = match
     used.add(rule)
     axis = stack_axes.get(path) if '{slice}' in template else None
     names = (
@@ -178,12 +178,12 @@ def assign(
       if axis is None
       else [template.replace('{slice}', f'[{i}]') for i in range(shape[axis])]
     )
-    entries = math.prod(shape) // max(len(names), 1)
+    size = math.prod(shape) // max(len(names), 1)
     for name in names:
       if name not in ids:
         ids[name] = len(sizes)
         sizes.append(0)
-      sizes[ids[name]] += entries
+      sizes[ids[name]] += size
     placements[path] = Placement(tuple(ids[n] for n in names), axis)
     _LOG.debug('silo of %s: %s (rule %r)', path, names[0], rule.pattern)
   if uncovered:
@@ -209,7 +209,7 @@ def allocate(
   quota rounded up or down, and they sum to exactly K. A small silo may get 0.
 
   Args:
-    sizes: entries in each silo (count).
+    sizes: how many parameters each silo holds (count).
     epsilon: fraction of all parameters in (0, 1].
     budget: K itself (count), from 1 to n; instead of `epsilon`.
 

@@ -29,7 +29,7 @@ def above(
   Source: DST, equation 7.
   """
   return {
-    path: table.of(path)
+    path: table.scores(path)
     > _spread(thresholds, placement, table.operands[path][0].ndim)
     for path, placement in silos.placements.items()
   }

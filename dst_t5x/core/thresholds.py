@@ -28,8 +28,8 @@ _FINITE = 0x7F7FFFFF  # bits of the largest finite float32
 _INF = 0x7F800000  # bits of +inf
 
 
-class Found(NamedTuple):
-  """What a search returns.
+class SearchResult(NamedTuple):
+  """What a search for thresholds returns.
 
   Attributes:
     threshold: float32[silos], to select the scores above it.
@@ -48,7 +48,7 @@ class Found(NamedTuple):
 
 
 ThresholdFn = Callable[
-  [ScoreTable, Silos, jax.Array, jax.Array, Partitioning | None], Found
+  [ScoreTable, Silos, jax.Array, jax.Array, Partitioning | None], SearchResult
 ]
 
 
@@ -69,7 +69,7 @@ def exact(
   budgets: Int32[Array, ' silos'],
   carry: Float32[Array, ' silos'],
   partitioning: Partitioning | None = None,
-) -> Found:
+) -> SearchResult:
   """Returns thresholds that exactly k scores of each silo exceed.
 
   The bit patterns of non-negative floats are ordered like the floats, so the
@@ -127,7 +127,7 @@ def exact(
   )
   threshold = _floats(end.high)
   usable = (end.high > 0) & (end.high < _INF)
-  return Found(
+  return SearchResult(
     threshold=threshold,
     selected=end.above,
     carry=jnp.where(usable, threshold, carry),
@@ -146,7 +146,7 @@ def algorithm2(
   iterations: int = 3,
   fluctuation: float = 2.0,
   literal: bool = False,
-) -> Found:
+) -> SearchResult:
   """Returns the paper's approximate thresholds.
 
   Bisects [q'/r, r q'] m times and takes the end whose count is nearer to k.
@@ -220,7 +220,7 @@ def algorithm2(
   # A q' of 0 could never grow again.
   tracked = jnp.maximum(tracked, jnp.finfo(jnp.float32).tiny)
   tracked = jnp.minimum(tracked, finite / ratio)
-  return Found(
+  return SearchResult(
     threshold=threshold,
     selected=jnp.where(budgets > 0, selected, 0),
     carry=tracked,
@@ -259,7 +259,7 @@ def by_sorting(
   budgets: Int32[Array, ' silos'],
   carry: Float32[Array, ' silos'],
   partitioning: Partitioning | None = None,
-) -> Found:
+) -> SearchResult:
   """Returns the (k + 1)-th largest score of every silo, by sorting it whole.
 
   Slow, and short enough to be seen right: the reference for the others.
@@ -280,7 +280,7 @@ def by_sorting(
   parts: list[list[Array]] = [[] for _ in silos.names]
   nonfinite = []
   for path, placement in silos.placements.items():
-    scores = table.of(path)
+    scores = table.scores(path)
     if placement.axis is None:
       rows = scores.reshape(1, -1)
     else:
@@ -299,7 +299,7 @@ def by_sorting(
     threshold = jnp.where(k > 0, threshold, jnp.float32(jnp.inf))
     thresholds.append(threshold)
     selected.append(jnp.sum(scores > threshold, dtype=jnp.int32))
-  return Found(
+  return SearchResult(
     threshold=jnp.stack(thresholds),
     selected=jnp.stack(selected),
     carry=carry,

@@ -14,48 +14,11 @@ from typing import Any
 import numpy as np
 
 from dst_t5x.arrays import fingerprints, flat_access, paths
-from dst_t5x.delta import checks, outcomes
-from dst_t5x.delta import writes as delta_writes
-from dst_t5x.delta.difference import diff
-from dst_t5x.delta.types import (
-  DeltaEntry,
-  DeltaError,
-  DeltaFileError,
-  DeltaInfo,
-  DtypeMismatchError,
-  InfoError,
-  NonFiniteValueError,
-  NotAppliedError,
-  PositionError,
-  ResultMismatchError,
-  ShapeMismatchError,
-  SubsetDelta,
-  TooManyDifferencesError,
-  UnknownParameterError,
-  WrongSeedError,
-)
+from dst_t5x.delta import checks, verification
+from dst_t5x.delta.types import SubsetDelta, WrongSeedError
 
-__all__ = [
-  'DeltaEntry',
-  'DeltaError',
-  'DeltaFileError',
-  'DeltaInfo',
-  'DtypeMismatchError',
-  'InfoError',
-  'NonFiniteValueError',
-  'NotAppliedError',
-  'PositionError',
-  'ResultMismatchError',
-  'ShapeMismatchError',
-  'SubsetDelta',
-  'TooManyDifferencesError',
-  'UnknownParameterError',
-  'WrongSeedError',
-  'apply',
-  'diff',
-  'revert',
-  'swap',
-]
+# Flat positions and the values to put there, by path.
+Writes = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
 def apply(
@@ -63,9 +26,11 @@ def apply(
 ) -> dict[str, Any]:
   """Returns the seed with the delta's values in it.
 
+  θ = the delta's value at its positions, θ⁰ everywhere else.
+
   Args:
-    params: the seed, nested dict of NumPy or JAX arrays.
-    delta: made from this seed.
+    params: the seed θ⁰, nested dict of NumPy or JAX arrays.
+    delta: the delta, made from this seed.
     verify: False leaves out the check of the whole outcome, which reads every
       parameter; whatever the delta touches is checked all the same.
 
@@ -78,29 +43,29 @@ def apply(
     DtypeMismatchError: if a dtype differs.
     WrongSeedError: if the delta was made from another seed, or is applied
       already.
-    NonFiniteValueError: if it holds a NaN or an infinity that is not the
-      seed's.
+    NonFiniteValueError: if it holds a NaN or an infinity where the seed is
+      finite.
     ResultMismatchError: if the outcome is not what the delta says.
 
   Example:
+    >>> from dst_t5x.delta.difference import diff
     >>> seed = {'scale': np.float32([1.0, 2.0])}
     >>> tuned = {'scale': np.float32([1.0, 2.5])}
     >>> apply(seed, diff(seed, tuned))
     {'scale': array([1. , 2.5], dtype=float32)}
+
+  Source: DST, equation 7, with the proposed values taken from the delta.
   """
   flat = paths.flatten(params)
   checks.check_fits(flat, delta, 'the parameters')
-  checks.check_replaced(flat, delta)
-  new = {
-    path: (entry.positions, entry.values)
-    for path, entry in delta.entries.items()
-  }
-  result = _written(flat, new)
+  verification.check_replaced(flat, delta)
+  result = _write(flat, writes_for_change(None, {}, delta))
   if verify and fingerprints.fingerprint(result) != (
     delta.info.result_fingerprint
   ):
-    found = fingerprints.fingerprint(params)
-    outcomes.explain_result(found, flat, delta)
+    verification.blame_seed_or_delta(
+      fingerprints.fingerprint(params), flat, delta
+    )
   return result
 
 
@@ -115,7 +80,7 @@ def revert(
 
   Args:
     params: the seed with the delta applied, nested dict of arrays.
-    delta: the one that is applied.
+    delta: the delta that is applied.
     seed_params: the seed, for the values at the delta's positions; NumPy or
       JAX, whatever `params` are.
     verify: False leaves out the check of the whole outcome.
@@ -130,6 +95,7 @@ def revert(
     DeltaError: of the kinds that `apply` names.
 
   Example:
+    >>> from dst_t5x.delta.difference import diff
     >>> seed = {'scale': np.float32([1.0, 2.0])}
     >>> delta = diff(seed, {'scale': np.float32([1.0, 2.5])})
     >>> revert(apply(seed, delta), delta, seed)
@@ -138,15 +104,11 @@ def revert(
   flat, seed = paths.flatten(params), paths.flatten(seed_params)
   checks.check_fits(flat, delta, 'the parameters')
   checks.check_fits(seed, delta, "the seed's parameters")
-  checks.check_applied(flat, delta)
-  replaced = checks.check_replaced(seed, delta)
-  new = {
-    path: (entry.positions, replaced[path])
-    for path, entry in delta.entries.items()
-  }
-  result = _written(flat, new)
+  verification.check_applied(flat, delta)
+  replaced = verification.check_replaced(seed, delta)
+  result = _write(flat, writes_for_change(delta, replaced, None))
   if verify:
-    outcomes.check_outcome(
+    verification.check_outcome(
       result, delta.info.seed_fingerprint, 'taking the delta back'
     )
   return result
@@ -179,6 +141,7 @@ def swap(
     DeltaError: of the kinds that `apply` names.
 
   Example:
+    >>> from dst_t5x.delta.difference import diff
     >>> seed = {'scale': np.float32([1.0, 2.0])}
     >>> a = diff(seed, {'scale': np.float32([1.0, 2.5])})
     >>> b = diff(seed, {'scale': np.float32([7.0, 2.0])})
@@ -194,22 +157,62 @@ def swap(
   for delta in (old, new):
     checks.check_fits(flat, delta, 'the parameters')
     checks.check_fits(seed, delta, "the seed's parameters")
-  checks.check_applied(flat, old)
-  replaced = checks.check_replaced(seed, old)
-  checks.check_replaced(seed, new)
-  writes = delta_writes.merged(old, replaced, new)
-  result = _written(flat, writes)
+  verification.check_applied(flat, old)
+  replaced = verification.check_replaced(seed, old)
+  verification.check_replaced(seed, new)
+  result = _write(flat, writes_for_change(old, replaced, new))
   if verify:
-    outcomes.check_outcome(result, new.info.result_fingerprint, 'the swap')
+    verification.check_outcome(result, new.info.result_fingerprint, 'the swap')
   return result
 
 
-def _written(
-  flat: Mapping[str, Any],
-  writes: Mapping[str, tuple[np.ndarray, np.ndarray]],
-) -> dict[str, Any]:
+def writes_for_change(
+  old: SubsetDelta | None,
+  replaced: Mapping[str, np.ndarray],
+  new: SubsetDelta | None,
+) -> Writes:
+  """Returns what must be written to put one delta in another's place.
+
+  That is the seed's value wherever only the old delta has a position, and the
+  new delta's value at its own positions.
+
+  Args:
+    old: the delta that is applied, if any.
+    replaced: the seed's values at its positions, by path.
+    new: the delta to apply, if any.
+
+  Returns:
+    Positions, each once but not sorted, and values; nothing for parameters in
+    which neither delta has positions.
+
+  Example:
+    >>> from dst_t5x.delta.difference import diff
+    >>> seed = {'a': np.float32([1.0, 2.0])}
+    >>> old = diff(seed, {'a': np.float32([3.0, 4.0])})
+    >>> new = diff(seed, {'a': np.float32([1.0, 5.0])})
+    >>> writes_for_change(old, seed, new)
+    {'a': (array([0, 1]), array([1., 5.], dtype=float32))}
+  """
+  writes: Writes = {}
+  for path, entry in old.entries.items() if old else ():
+    if entry.size:
+      writes[path] = entry.positions, replaced[path]
+  for path, entry in new.entries.items() if new else ():
+    if not entry.size:
+      continue
+    positions, values = entry.positions, entry.values
+    if path in writes:
+      old_positions, seed_values = writes[path]
+      only_old = ~np.isin(old_positions, positions, assume_unique=True)
+      positions = np.concatenate([old_positions[only_old], positions])
+      values = np.concatenate([seed_values[only_old], values])
+    writes[path] = positions, values
+  return writes
+
+
+def _write(flat: Mapping[str, Any], writes: Writes) -> dict[str, Any]:
+  """Returns a nested tree with the writes done; `flat` stays as it is."""
   result = dict(flat)
   for path, (positions, values) in writes.items():
-    if positions.size:
-      result[path] = flat_access.scatter(flat[path], positions, values, path)
+    result[path] = flat_access.scatter(flat[path], positions, values, path)
   return paths.unflatten(result)

@@ -11,7 +11,7 @@ import numpy as np
 
 from dst_t5x.arrays import fingerprints, flat_access, paths
 from dst_t5x.arrays.bit_types import bits
-from dst_t5x.delta import checks
+from dst_t5x.delta import checks, verification
 from dst_t5x.delta.types import (
   DeltaEntry,
   DeltaError,
@@ -30,13 +30,14 @@ class ConflictError(DeltaError):
 
 
 class Composition(NamedTuple):
-  """What became of several deltas.
+  """One delta made of several.
 
   Attributes:
-    delta: all of them in one.
-    shared: positions that more than one of them holds, by path (count);
-      parameters without any are left out.
-    conflicts: those of them with different values, likewise.
+    delta: the delta that does what all of them do.
+    shared: how many positions more than one of them holds, by path (count);
+      parameters without such positions are left out.
+    conflicts: how many of the shared positions have different values, by path
+      (count); parameters without conflicts are left out.
   """
 
   delta: SubsetDelta
@@ -58,18 +59,19 @@ def compose(
 
   Args:
     seed_params: the seed of all of them, nested dict of NumPy or JAX arrays.
-    deltas: two or more.
+    deltas: two or more, made from this seed.
     on_conflict: 'error' refuses conflicts; 'last' takes the value of the last
       delta that holds the position; 'sum' adds differences up.
 
   Returns:
-    The delta, and what was shared. Positions at which the outcome is the seed's
-    value are left out.
+    The delta, and how many positions were shared or in conflict. Positions at
+    which the outcome is the seed's value are left out of the delta.
 
   Raises:
     ConflictError: if there are conflicts and none are allowed.
     WrongSeedError: if the deltas are not all made from this seed.
-    DtypeMismatchError: if differences are to be summed of other than floats.
+    DtypeMismatchError: if differences are to be summed in a parameter that is
+      not floating.
     NonFiniteValueError: if a sum is not finite.
     DeltaError: if there are fewer than two, the policy is unknown, or one does
       not fit the seed.
@@ -93,16 +95,18 @@ def compose(
   if len(deltas) < 2:
     raise DeltaError(f'{len(deltas)} deltas are too few to compose; give two')
   flat = paths.flatten(seed_params)
-  _check(flat, deltas)
-  merged, shared, conflicts = {}, {}, {}
+  _check_base(flat, deltas)
+  placements, shared, conflicts = {}, {}, {}
   for path in flat:
-    parts = [delta.entries[path] for delta in deltas if path in delta.entries]
-    if not any(part.size for part in parts):
+    sources = [delta.entries[path] for delta in deltas if path in delta.entries]
+    if not any(source.size for source in sources):
       continue
-    positions, several, differing = _meet(parts)
-    _put(shared, path, several.size)
-    _put(conflicts, path, differing)
-    merged[path] = parts, positions, several
+    placement = _place(sources)
+    placements[path] = sources, placement
+    if placement.shared.size:
+      shared[path] = placement.shared.size
+    if placement.conflicts:
+      conflicts[path] = placement.conflicts
   if conflicts and on_conflict == 'error':
     raise ConflictError(
       f'{sum(conflicts.values())} positions have different values in the '
@@ -110,42 +114,44 @@ def compose(
       'differences'
     )
   entries, replaced = {}, {}
-  for path, (parts, positions, several) in merged.items():
-    leaf = flat[path]
-    seeds = flat_access.gather(leaf, positions, path)
-    values = _last(parts, positions)
-    if on_conflict == 'sum' and several.size:
-      held = np.isin(positions, several, assume_unique=True)
-      values[held] = _sum(path, parts, several, seeds[held])
-    changed = bits(values) != bits(seeds)
+  for path, (sources, placement) in placements.items():
+    positions = placement.positions
+    seed = flat_access.gather(flat[path], positions, path)
+    values = _last_values(sources, positions)
+    if on_conflict == 'sum' and placement.shared.size:
+      is_shared = np.isin(positions, placement.shared, assume_unique=True)
+      values[is_shared] = _summed_values(
+        path, sources, placement.shared, seed[is_shared]
+      )
+    changed = bits(values) != bits(seed)
     entry = DeltaEntry(
-      parts[0].shape, parts[0].dtype, positions[changed], values[changed]
+      sources[0].shape, sources[0].dtype, positions[changed], values[changed]
     )
     if entry.size:
-      entries[path], replaced[path] = entry, seeds[changed]
-  delta = SubsetDelta(entries, _info(flat, entries, replaced, deltas))
+      entries[path], replaced[path] = entry, seed[changed]
+  delta = SubsetDelta(entries, _composed_info(flat, entries, replaced, deltas))
   return Composition(delta, shared, conflicts)
 
 
-def _check(flat: Mapping[str, Any], deltas: Sequence[SubsetDelta]) -> None:
+def _check_base(flat: Mapping[str, Any], deltas: Sequence[SubsetDelta]) -> None:
   """Checks that all deltas were made from these parameters."""
-  seeds = sorted({delta.info.seed_fingerprint for delta in deltas})
-  if len(seeds) > 1:
+  bases = sorted({delta.info.seed_fingerprint for delta in deltas})
+  if len(bases) > 1:
     raise WrongSeedError(
-      f'the deltas were made from different seeds: {" and ".join(seeds)}'
+      f'the deltas were made from different seeds: {" and ".join(bases)}'
     )
   for delta in deltas:
     checks.check_fits(flat, delta, "the seed's parameters")
-    checks.check_replaced(flat, delta)
+    verification.check_replaced(flat, delta)
 
 
-def _info(
+def _composed_info(
   flat: Mapping[str, Any],
   entries: Mapping[str, DeltaEntry],
   replaced: Mapping[str, np.ndarray],
   deltas: Sequence[SubsetDelta],
 ) -> DeltaInfo:
-  """Returns where the composition came from; one tensor is copied at a time."""
+  """Returns the info of the composition, one tensor in memory at a time."""
   before, after = {}, {}
   for path, leaf in flat.items():
     before[path] = after[path] = fingerprints.digest(leaf, path)
@@ -153,13 +159,13 @@ def _info(
       entry = entries[path]
       new = flat_access.scatter(leaf, entry.positions, entry.values, path)
       after[path] = fingerprints.digest(new, path)
-  found = fingerprints.combine(before)
-  told = deltas[0].info.seed_fingerprint
-  if found != told:
+  actual = fingerprints.combine(before)
+  expected = deltas[0].info.seed_fingerprint
+  if actual != expected:
     raise WrongSeedError(
-      f'the parameters have the fingerprint {found}; the deltas were made from '
-      f'{told}, which has the same values at their positions but differs '
-      'elsewhere'
+      f'the parameters have the fingerprint {actual}; the deltas were made '
+      f'from {expected}, which has the same values at their positions but '
+      'differs elsewhere'
     )
   rules = {delta.info.silo_rule for delta in deltas}
   return DeltaInfo(
@@ -168,70 +174,83 @@ def _info(
     budget=None,
     silo_rule=rules.pop() if len(rules) == 1 else 'mixed',
     step=sum(delta.info.step for delta in deltas),
-    seed_fingerprint=found,
-    replaced_hash=checks.replaced_hash(replaced),
+    seed_fingerprint=actual,
+    replaced_hash=verification.replaced_hash(replaced),
     result_fingerprint=fingerprints.combine(after),
   )
 
 
-def _put(counts: dict[str, int], path: str, count: int) -> None:
-  if count:
-    counts[path] = count
-
-
 def _listed(counts: Mapping[str, int]) -> str:
+  """Returns counts by path as text, cut off after eight paths."""
   rows = [f'{count} in {path!r}' for path, count in counts.items()]
-  more = [f'and {len(rows) - 8} more parameters'] if len(rows) > 8 else []
-  return ', '.join(rows[:8] + more)
+  rest = [f'and {len(rows) - 8} more parameters'] if len(rows) > 8 else []
+  return ', '.join(rows[:8] + rest)
 
 
-def _meet(
-  parts: Sequence[DeltaEntry],
-) -> tuple[np.ndarray, np.ndarray, int]:
-  """Returns all positions, those held by several, and how many conflict."""
-  together = np.concatenate([part.positions for part in parts])
-  values = np.concatenate([bits(part.values) for part in parts])
-  order = np.argsort(together, kind='stable')
-  together, values = together[order], values[order]
-  again = together[1:] == together[:-1]
-  positions = together[np.append(True, ~again)] if together.size else together
-  several = np.unique(together[1:][again])
-  other = again & (values[1:] != values[:-1])
-  return positions, several, np.unique(together[1:][other]).size
+class _Placement(NamedTuple):
+  """Where several deltas have positions in one parameter.
+
+  Attributes:
+    positions: int64[k], all positions, sorted, each once.
+    shared: int64[s], those of them that more than one delta holds.
+    conflicts: how many of the shared ones have different values (count).
+  """
+
+  positions: np.ndarray
+  shared: np.ndarray
+  conflicts: int
 
 
-def _last(parts: Sequence[DeltaEntry], positions: np.ndarray) -> np.ndarray:
-  values = np.empty(positions.size, parts[0].dtype)
-  for part in parts:
-    values[np.searchsorted(positions, part.positions)] = part.values
+def _place(sources: Sequence[DeltaEntry]) -> _Placement:
+  positions = np.concatenate([source.positions for source in sources])
+  values = np.concatenate([bits(source.values) for source in sources])
+  order = np.argsort(positions, kind='stable')
+  positions, values = positions[order], values[order]
+  repeats = positions[1:] == positions[:-1]
+  differs = repeats & (values[1:] != values[:-1])
+  return _Placement(
+    positions=positions[np.append(True, ~repeats)],
+    shared=np.unique(positions[1:][repeats]),
+    conflicts=np.unique(positions[1:][differs]).size,
+  )
+
+
+def _last_values(
+  sources: Sequence[DeltaEntry], positions: np.ndarray
+) -> np.ndarray:
+  """Returns at every position the value of the last delta that holds it."""
+  values = np.empty(positions.size, sources[0].dtype)
+  for source in sources:
+    values[np.searchsorted(positions, source.positions)] = source.values
   return values
 
 
-def _sum(
+def _summed_values(
   path: str,
-  parts: Sequence[DeltaEntry],
+  sources: Sequence[DeltaEntry],
   positions: np.ndarray,
-  seeds: np.ndarray,
+  seed: np.ndarray,
 ) -> np.ndarray:
-  dtype = parts[0].dtype
+  """Returns the seed's value plus the sum of differences at every position."""
+  dtype = sources[0].dtype
   if dtype.kind in 'biu':
     raise DtypeMismatchError(
       f'{path!r} is {dtype}: differences of floats alone are summed; let the '
       'last delta win'
     )
   total = np.zeros(positions.size)
-  base = seeds.astype(np.float64)
+  base = seed.astype(np.float64)
   # What overflows or begins at a NaN is refused below.
   with np.errstate(invalid='ignore', over='ignore'):
-    for part in parts:
-      held = np.isin(positions, part.positions, assume_unique=True)
-      own = np.isin(part.positions, positions, assume_unique=True)
-      total[held] += part.values[own].astype(np.float64) - base[held]
+    for source in sources:
+      held = np.isin(positions, source.positions, assume_unique=True)
+      wanted = np.isin(source.positions, positions, assume_unique=True)
+      total[held] += source.values[wanted].astype(np.float64) - base[held]
     values = (base + total).astype(dtype)
     wrong = np.flatnonzero(~np.isfinite(values))
   if wrong.size:
     raise NonFiniteValueError(
       f'{path!r}: {wrong.size} sums of differences are not finite; the first '
-      f'at position {positions[wrong[0]]}, where the seed is {seeds[wrong[0]]}'
+      f'at position {positions[wrong[0]]}, where the seed is {seed[wrong[0]]}'
     )
   return values

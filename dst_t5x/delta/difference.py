@@ -1,4 +1,4 @@
-"""What turned a seed into other parameters."""
+"""Taking a delta: what turned a seed into other parameters."""
 
 import math
 from collections.abc import Mapping
@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from dst_t5x.arrays import fingerprints, flat_access, paths
+from dst_t5x.arrays import dtypes, fingerprints, flat_access, paths
 from dst_t5x.arrays.bit_types import bits
-from dst_t5x.delta import checks
+from dst_t5x.delta import checks, verification
 from dst_t5x.delta.types import (
   DeltaEntry,
   DeltaInfo,
@@ -16,7 +16,7 @@ from dst_t5x.delta.types import (
   TooManyDifferencesError,
 )
 
-_CHUNK = 1 << 20  # entries compared at a time
+_CHUNK = 1 << 20  # numbers compared at a time
 
 
 def diff(
@@ -35,14 +35,14 @@ def diff(
   Values differ if their bits do: −0.0 is not 0.0, and a NaN equals itself.
 
   Args:
-    seed_params: nested dict of NumPy or JAX arrays.
-    tuned_params: the same names, shapes and dtypes.
-    method: for the delta's info; see `DeltaInfo`.
-    epsilon: for the info.
-    budget: for the info.
-    silo_rule: for the info.
-    step: for the info.
-    max_fraction: most of the parameters that may differ, from 0 to 1.
+    seed_params: the seed θ⁰, nested dict of NumPy or JAX arrays.
+    tuned_params: θ, with the same names, shapes and dtypes.
+    method: name to record in the delta's info; see `DeltaInfo`.
+    epsilon: fraction to record, or None.
+    budget: count to record, or None.
+    silo_rule: name of the silo scheme to record.
+    step: training steps to record (count).
+    max_fraction: largest part of all parameters that may differ (fraction).
 
   Returns:
     The delta, with an entry for every parameter, changed or not.
@@ -51,7 +51,7 @@ def diff(
     UnknownParameterError: if a name is on one side only.
     ShapeMismatchError: if a shape differs.
     DtypeMismatchError: if a dtype differs.
-    NonFiniteValueError: if tuning made a NaN or an infinity.
+    NonFiniteValueError: if a value is NaN or infinite where the seed is finite.
     TooManyDifferencesError: if more than `max_fraction` differs.
     InfoError: if the info makes no sense.
 
@@ -69,13 +69,13 @@ def diff(
   for path, leaf in seed.items():
     old = fingerprints.to_host(leaf, path)
     new = fingerprints.to_host(tuned[path], path)
-    checks.check_like(path, new, old.shape, old.dtype)
+    checks.check_array(path, new, old.shape, old.dtype)
     positions = _differing(old, new)
     entries[path] = DeltaEntry(
       old.shape, old.dtype, positions, flat_access.gather(new, positions, path)
     )
     replaced[path] = flat_access.gather(old, positions, path)
-    checks.check_finite(path, entries[path], replaced[path])
+    verification.check_finite(path, entries[path], replaced[path])
     seed_digests[path] = fingerprints.digest(old, path)
     tuned_digests[path] = (
       fingerprints.digest(new, path) if positions.size else seed_digests[path]
@@ -87,7 +87,7 @@ def diff(
     silo_rule=silo_rule,
     step=step,
     seed_fingerprint=fingerprints.combine(seed_digests),
-    replaced_hash=checks.replaced_hash(replaced),
+    replaced_hash=verification.replaced_hash(replaced),
     result_fingerprint=fingerprints.combine(tuned_digests),
   )
   delta = SubsetDelta(entries, info)
@@ -103,13 +103,14 @@ def diff(
 def _differing(old: np.ndarray, new: np.ndarray) -> np.ndarray:
   """Returns the flat positions at which the bits differ."""
   a, b = bits(_native(old)).reshape(-1), bits(_native(new)).reshape(-1)
-  found = [
+  pieces = [
     np.flatnonzero(a[start : start + _CHUNK] != b[start : start + _CHUNK])
     + start
     for start in range(0, a.size, _CHUNK)
   ]
-  return np.concatenate([np.empty(0, np.int64), *found])
+  return np.concatenate([np.empty(0, np.int64), *pieces])
 
 
 def _native(array: np.ndarray) -> np.ndarray:
-  return array.astype(fingerprints.DTYPES[array.dtype.name], copy=False)
+  """Returns the array in this machine's byte order."""
+  return array.astype(dtypes.DTYPES[array.dtype.name], copy=False)

@@ -1,5 +1,9 @@
 """How many positions deltas have in common.
 
+`overlap` compares whole deltas. For more detail, `overlap_counts` counts common
+positions by parameter, `counts_by_module` groups these counts by module, and
+`overlap_fractions` turns any of them into fractions.
+
 Source: DST, appendix E, equation 9.
 """
 
@@ -17,61 +21,39 @@ from dst_t5x.delta.types import (
 )
 
 
-def overlap(
-  counts: Mapping[str, Int64[np.ndarray, 'd d']],
-) -> Float64[np.ndarray, 'd d']:
-  """Returns which share of every subset lies in every other.
+def overlap(deltas: Sequence[SubsetDelta]) -> Float64[np.ndarray, 'd d']:
+  """Returns which fraction of every delta's subset lies in every other's.
 
     overlap[a, b] = |A ∩ B| / |A|
 
   Args:
-    counts: of common positions by parameter, as `common` returns them; all of
-      them are added up first.
+    deltas: one or more, of the same seed.
 
   Returns:
-    A fraction for every pair: 1 on the diagonal, and in a row of NaN if that
-    subset is empty. Not symmetric unless the subsets are of equal size.
+    A fraction for every pair: 1 on the diagonal, or a row of NaN if that
+    delta's subset is empty. The matrix is not symmetric unless the subsets are
+    of equal size.
 
   Raises:
-    DeltaError: if there are no parameters.
+    WrongSeedError: if the seeds differ.
+    ShapeMismatchError: if a parameter has several shapes.
+    DeltaError: if there are no deltas, or no parameters in them.
 
   Example:
-    >>> overlap({'scale': np.int64([[4, 1], [1, 2]])})
-    array([[1.  , 0.25],
-           [0.5 , 1.  ]])
+    >>> from dst_t5x import delta
+    >>> seed = {'scale': np.float32([1.0, 2.0])}
+    >>> a = delta.diff(seed, {'scale': np.float32([1.5, 2.0])})
+    >>> b = delta.diff(seed, {'scale': np.float32([1.5, 3.0])})
+    >>> overlap([a, b])
+    array([[1. , 1. ],
+           [0.5, 1. ]])
 
   Source: DST, equation 9.
   """
-  both = total(counts)
-  sizes = np.diagonal(both)[:, None]
-  whole = np.full(both.shape, np.nan)
-  return np.divide(both, sizes, out=whole, where=sizes > 0)
+  return overlap_fractions(overlap_counts(deltas))
 
 
-def total(
-  counts: Mapping[str, Int64[np.ndarray, 'd d']],
-) -> Int64[np.ndarray, 'd d']:
-  """Returns how many positions every two deltas have in common in all.
-
-  Args:
-    counts: by parameter, as `common` returns them.
-
-  Returns:
-    Their sum (count).
-
-  Raises:
-    DeltaError: if there are no parameters.
-
-  Example:
-    >>> total({'a': np.int64([[1]]), 'b': np.int64([[2]])})
-    array([[3]])
-  """
-  if not counts:
-    raise DeltaError('there are no parameters to compare subsets in')
-  return np.sum(list(counts.values()), axis=0)
-
-
-def common(
+def overlap_counts(
   deltas: Sequence[SubsetDelta],
 ) -> dict[str, Int64[np.ndarray, 'd d']]:
   """Returns how many positions every two deltas have in common.
@@ -93,55 +75,111 @@ def common(
     >>> seed = {'scale': np.float32([1.0, 2.0])}
     >>> a = delta.diff(seed, {'scale': np.float32([1.5, 2.0])})
     >>> b = delta.diff(seed, {'scale': np.float32([1.5, 3.0])})
-    >>> common([a, b])['scale'].tolist()
+    >>> overlap_counts([a, b])['scale'].tolist()
     [[1, 1], [1, 2]]
   """
-  _check(deltas)
-  found = {}
+  _check_comparable(deltas)
+  counts_by_path = {}
   for path in sorted({path for delta in deltas for path in delta.entries}):
-    held = [
+    subsets = [
       delta.entries[path].positions
       if path in delta.entries
       else np.empty(0, np.int64)
       for delta in deltas
     ]
-    counts = np.diag([positions.size for positions in held])
-    for a in range(len(held)):
+    counts = np.diag([positions.size for positions in subsets])
+    for a in range(len(subsets)):
       for b in range(a):
-        both = np.intersect1d(held[a], held[b], assume_unique=True).size
+        both = np.intersect1d(subsets[a], subsets[b], assume_unique=True).size
         counts[a, b] = counts[b, a] = both
-    found[path] = counts
-  return found
+    counts_by_path[path] = counts
+  return counts_by_path
 
 
-def by_module(
+def counts_by_module(
   counts: Mapping[str, Int64[np.ndarray, 'd d']],
 ) -> dict[str, dict[str, Int64[np.ndarray, 'd d']]]:
-  """Returns the counts sorted by module, layers put together.
+  """Returns counts grouped by module, all layers of a module together.
 
   Args:
-    counts: by path, as `common` returns them.
+    counts: by path, as `overlap_counts` returns them.
 
   Returns:
-    For every module in which a delta has positions, its parameters' counts.
+    For every module in which a delta has positions, the counts of its
+    parameters by path.
 
   Example:
     >>> one = np.int64([[3]])
-    >>> found = by_module({f'encoder/layers_{i}/mlp/wo': one for i in (0, 1)})
-    >>> {module: len(parts) for module, parts in found.items()}
+    >>> counts = {f'encoder/layers_{i}/mlp/wo': one for i in (0, 1)}
+    >>> modules = counts_by_module(counts)
+    >>> {module: len(counts) for module, counts in modules.items()}
     {'encoder/mlp': 2}
   """
   # The name of a module does not depend on shapes.
   assigned = silos.assign(dict.fromkeys(counts, ()), scheme='module')
-  found: dict[str, dict[str, np.ndarray]] = {}
+  modules: dict[str, dict[str, np.ndarray]] = {}
   for path, placement in assigned.placements.items():
     if counts[path].any():
-      name = assigned.names[placement.silos[0]]
-      found.setdefault(name, {})[path] = counts[path]
-  return found
+      module = assigned.names[placement.silos[0]]
+      modules.setdefault(module, {})[path] = counts[path]
+  return modules
 
 
-def _check(deltas: Sequence[SubsetDelta]) -> None:
+def total_counts(
+  counts: Mapping[str, Int64[np.ndarray, 'd d']],
+) -> Int64[np.ndarray, 'd d']:
+  """Returns how many positions every two deltas have in common in all.
+
+  Args:
+    counts: by path, as `overlap_counts` returns them.
+
+  Returns:
+    Their sum (count).
+
+  Raises:
+    DeltaError: if there are no parameters.
+
+  Example:
+    >>> total_counts({'a': np.int64([[1]]), 'b': np.int64([[2]])})
+    array([[3]])
+  """
+  if not counts:
+    raise DeltaError('there are no parameters to compare subsets in')
+  return np.sum(list(counts.values()), axis=0)
+
+
+def overlap_fractions(
+  counts: Mapping[str, Int64[np.ndarray, 'd d']],
+) -> Float64[np.ndarray, 'd d']:
+  """Returns which fraction of every subset lies in every other.
+
+    overlap[a, b] = |A ∩ B| / |A|
+
+  Args:
+    counts: common positions by path, as `overlap_counts` returns them, of all
+      parameters or of some; they are added up first.
+
+  Returns:
+    The fractions, as `overlap` returns them.
+
+  Raises:
+    DeltaError: if there are no parameters.
+
+  Example:
+    >>> overlap_fractions({'scale': np.int64([[4, 1], [1, 2]])})
+    array([[1.  , 0.25],
+           [0.5 , 1.  ]])
+
+  Source: DST, equation 9.
+  """
+  common = total_counts(counts)
+  sizes = np.diagonal(common)[:, None]
+  fractions = np.full(common.shape, np.nan)
+  return np.divide(common, sizes, out=fractions, where=sizes > 0)
+
+
+def _check_comparable(deltas: Sequence[SubsetDelta]) -> None:
+  """Checks that deltas have one seed and agree in the shapes of parameters."""
   if not deltas:
     raise DeltaError('there are no deltas to compare; give at least one')
   seeds = sorted({delta.info.seed_fingerprint for delta in deltas})

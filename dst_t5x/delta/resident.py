@@ -2,9 +2,9 @@
 
 `delta.apply` makes new arrays; for a model that fills its devices there is no
 room for those. Here the buffers are donated: every shard is changed on its own
-device, nothing is gathered, and what comes out lies where it lay, at the same
-addresses where the backend can do that. The price is that arrays from before a
-change are deleted.
+device, nothing is gathered, and the changed parameters keep their sharding, and
+their addresses where the backend can do that. The price is that arrays from
+before a change are deleted.
 
 The seed's values at the positions of the delta are kept on the host, so taking
 it back needs no seed.
@@ -17,8 +17,7 @@ import jax
 import numpy as np
 
 from dst_t5x.arrays import fingerprints, flat_access, paths
-from dst_t5x.delta import checks, outcomes
-from dst_t5x.delta import writes as delta_writes
+from dst_t5x.delta import application, checks, verification
 from dst_t5x.delta.types import (
   DeltaError,
   NotAppliedError,
@@ -30,8 +29,9 @@ from dst_t5x.delta.types import (
 class Resident:
   """A seed on its devices, with or without a delta in it.
 
-  Everything is checked before the first write. If the outcome is not what the
-  delta says all the same, it is taken back before the error is raised.
+  Everything that can be checked beforehand is checked before the first write.
+  If the outcome is still not what the delta says, the change is undone before
+  the error is raised.
 
   Args:
     params: the seed, nested dict of JAX arrays, sharded or not. They belong to
@@ -45,9 +45,9 @@ class Resident:
   Example:
     >>> from dst_t5x import delta
     >>> seed = {'scale': np.float32([1.0, 2.0])}
-    >>> found = delta.diff(seed, {'scale': np.float32([1.0, 2.5])})
+    >>> task = delta.diff(seed, {'scale': np.float32([1.0, 2.5])})
     >>> model = Resident(jax.tree.map(jax.numpy.array, seed))
-    >>> model.apply(found)
+    >>> model.apply(task)
     >>> model.params['scale'].tolist()
     [1.0, 2.5]
     >>> model.revert()
@@ -64,18 +64,19 @@ class Resident:
           'in place: use delta.apply, or put it on a device'
         )
     self._verify = verify
-    self._fingerprint: str | None = None
+    self._seed_fingerprint: str | None = None  # once it was computed
     self._delta: SubsetDelta | None = None
-    self._seeds: dict[str, np.ndarray] = {}
+    # The seed's values at the positions of the delta that is applied.
+    self._replaced: dict[str, np.ndarray] = {}
 
   @property
   def params(self) -> dict[str, Any]:
-    """The parameters, nested; the next change deletes what it touches."""
+    """The parameters, nested; the next change deletes the arrays it touches."""
     return paths.unflatten(self._flat)
 
   @property
   def delta(self) -> SubsetDelta | None:
-    """The delta that is applied."""
+    """The delta that is applied, or None."""
     return self._delta
 
   def apply(self, delta: SubsetDelta) -> None:
@@ -98,7 +99,7 @@ class Resident:
     """Takes the delta out: the seed again, to the last bit.
 
     Raises:
-      NotAppliedError: if there is none.
+      NotAppliedError: if no delta is applied.
       ResultMismatchError: if the outcome is not the seed.
     """
     if self._delta is None:
@@ -112,7 +113,7 @@ class Resident:
       delta: made from the same seed.
 
     Raises:
-      NotAppliedError: if there is none.
+      NotAppliedError: if no delta is applied.
       DeltaError: of the kinds that `delta.apply` names; the parameters are as
         before.
     """
@@ -123,60 +124,71 @@ class Resident:
     self._change(delta)
 
   def _change(self, new: SubsetDelta | None) -> None:
-    old, old_seeds = self._delta, self._seeds
-    seeds: dict[str, np.ndarray] = {}
+    """Puts `new`, or with None the seed, in place of what is applied."""
+    old, old_replaced = self._delta, self._replaced
+    new_replaced: dict[str, np.ndarray] = {}
     if new is not None:
-      base = old.info.seed_fingerprint if old else self._fingerprint
-      if base not in (None, new.info.seed_fingerprint):
-        raise WrongSeedError(
-          f'the seed of these parameters has the fingerprint {base}; the delta '
-          f'was made from {new.info.seed_fingerprint}'
-        )
+      self._check_base(new)
       checks.check_fits(self._flat, new, 'the parameters')
-      seeds = self._seed_values(new)
-      checks.check_values(seeds, new)
-      if self._verify and self._fingerprint is None:
-        found = fingerprints.fingerprint(self.params)
-        outcomes.check_seed(found, self._flat, new)
-        self._fingerprint = found
+      new_replaced = self._seed_values(new)
+      verification.check_values(new_replaced, new)
+      if self._verify and self._seed_fingerprint is None:
+        actual = fingerprints.fingerprint(self.params)
+        verification.check_seed(actual, self._flat, new)
+        self._seed_fingerprint = actual
     if old is not None:
-      checks.check_applied(self._flat, old)
-    writes = delta_writes.merged(old, old_seeds, new)
+      verification.check_applied(self._flat, old)
+    writes = application.writes_for_change(old, old_replaced, new)
     undo = {
-      path: (at, flat_access.gather(self._flat[path], at, path))
-      for path, (at, _) in writes.items()
+      path: (
+        positions,
+        flat_access.gather(self._flat[path], positions, path),
+      )
+      for path, (positions, _) in writes.items()
     }
     try:
       self._write(writes)
-      self._check(new)
+      self._check_outcome(new)
     except BaseException:
       self._write(undo)
       raise
-    self._delta, self._seeds = new, seeds
+    self._delta, self._replaced = new, new_replaced
+
+  def _check_base(self, new: SubsetDelta) -> None:
+    """Checks that a delta was made from the seed that is known, if one is."""
+    base = self._seed_fingerprint
+    if self._delta is not None:
+      base = self._delta.info.seed_fingerprint
+    if base not in (None, new.info.seed_fingerprint):
+      raise WrongSeedError(
+        f'the seed of these parameters has the fingerprint {base}; the delta '
+        f'was made from {new.info.seed_fingerprint}'
+      )
 
   def _seed_values(self, new: SubsetDelta) -> dict[str, np.ndarray]:
     """Returns the seed's values at a delta's positions, whatever is applied."""
-    values = checks.values_at(self._flat, new)
+    values = verification.values_at(self._flat, new)
     for path, entry in self._delta.entries.items() if self._delta else ():
       if path in values and entry.size:
-        _, mine, theirs = np.intersect1d(
+        _, in_new, in_old = np.intersect1d(
           new.entries[path].positions,
           entry.positions,
           assume_unique=True,
           return_indices=True,
         )
-        values[path][mine] = self._seeds[path][theirs]
+        values[path][in_new] = self._replaced[path][in_old]
     return values
 
-  def _write(self, writes: delta_writes.Writes) -> None:
+  def _write(self, writes: application.Writes) -> None:
     for path, (positions, values) in writes.items():
       self._flat[path] = flat_access.scatter(
         self._flat[path], positions, values, path, donate=True
       )
 
-  def _check(self, new: SubsetDelta | None) -> None:
+  def _check_outcome(self, new: SubsetDelta | None) -> None:
+    expected = self._seed_fingerprint
     if new is not None:
-      checks.check_applied(self._flat, new)
-    needed = self._fingerprint if new is None else new.info.result_fingerprint
-    if self._verify and needed is not None:
-      outcomes.check_outcome(self.params, needed, 'the change in place')
+      verification.check_applied(self._flat, new)
+      expected = new.info.result_fingerprint
+    if self._verify and expected is not None:
+      verification.check_outcome(self.params, expected, 'the change in place')

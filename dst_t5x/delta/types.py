@@ -1,4 +1,4 @@
-"""What a delta is: positions and values by parameter, and where they belong."""
+"""What a delta is: positions and values by parameter, and its origin."""
 
 import dataclasses
 import math
@@ -8,13 +8,13 @@ from types import MappingProxyType
 
 import numpy as np
 
-from dst_t5x.arrays import fingerprints, paths
+from dst_t5x.arrays import dtypes, paths
 from dst_t5x.arrays.bit_types import bits
 from dst_t5x.arrays.counts import is_count
 
 
 class DeltaError(ValueError):
-  """A delta that is wrong, or wrong for what it is used on."""
+  """A delta is wrong, or does not fit what it is used on."""
 
 
 class WrongSeedError(DeltaError):
@@ -22,19 +22,19 @@ class WrongSeedError(DeltaError):
 
 
 class NotAppliedError(DeltaError):
-  """The parameters do not hold the delta that is to be taken away."""
+  """The parameters do not hold the delta that is to be taken out."""
 
 
 class UnknownParameterError(DeltaError):
-  """A parameter is missing on one side."""
+  """A parameter is on one side only, or its path is no valid path."""
 
 
 class ShapeMismatchError(DeltaError):
-  """A parameter has another shape."""
+  """A parameter has another shape than is needed."""
 
 
 class DtypeMismatchError(DeltaError):
-  """A parameter has another dtype."""
+  """A parameter has another dtype than is needed, or an unsupported one."""
 
 
 class PositionError(DeltaError):
@@ -42,7 +42,7 @@ class PositionError(DeltaError):
 
 
 class NonFiniteValueError(DeltaError):
-  """A value is NaN or infinite where the seed's is not."""
+  """A value is NaN or infinite where the seed is finite."""
 
 
 class ResultMismatchError(DeltaError):
@@ -54,7 +54,7 @@ class TooManyDifferencesError(DeltaError):
 
 
 class DeltaFileError(DeltaError):
-  """A file that is no delta, is damaged, or cannot be written."""
+  """A file is no delta, is damaged, or cannot be written."""
 
 
 class InfoError(DeltaError):
@@ -65,14 +65,21 @@ class InfoError(DeltaError):
 class DeltaEntry:
   """The selected positions of one parameter and their values.
 
-  Arrays that can be written to are copied; the entry's own cannot be. Arrays
-  that cannot be written to are kept as they are.
+  Its arrays are read-only: writeable arrays are copied, read-only arrays are
+  kept as they are.
 
   Attributes:
-    shape: of the whole parameter.
-    dtype: of the parameter and the values; one of `fingerprints.DTYPES`.
-    positions: int64[k], row-major, strictly increasing.
-    values: [k], absolute values, not differences.
+    shape: shape of the whole parameter.
+    dtype: dtype of the parameter and the values; one of `dtypes.DTYPES`.
+    positions: int64[k], flat positions in row-major order, strictly increasing.
+    values: [k], the new values themselves, not differences from the seed.
+
+  Raises:
+    PositionError: if positions are out of range, unsorted, given twice, no
+      whole numbers, or not as many as values.
+    ShapeMismatchError: if the shape has a negative size.
+    DtypeMismatchError: if the values have another dtype, or the dtype is not
+      supported.
 
   Example:
     >>> DeltaEntry((2, 3), 'float32', [1, 4], np.float32([0.5, 2.0])).size
@@ -134,14 +141,19 @@ class DeltaInfo:
 
   Attributes:
     method: name of the method that chose the subset.
-    epsilon: fraction of all parameters that it was allowed, if it was given.
-    budget: number of parameters that it was allowed, if it was given.
+    epsilon: ε, the fraction of all parameters that the method was allowed to
+      change, in (0, 1]; None if it was not given as a fraction.
+    budget: how many parameters the method was allowed to change (count); None
+      if it was not given as a count.
     silo_rule: name of the silo scheme, or the rules.
     step: training steps taken (count).
-    seed_fingerprint: of the seed's parameters.
+    seed_fingerprint: fingerprint of the seed's parameters.
     replaced_hash: fingerprint of the seed's values at the positions, by
       parameter, parameters without positions left out.
-    result_fingerprint: of the adapted parameters.
+    result_fingerprint: fingerprint of the tuned parameters.
+
+  Raises:
+    InfoError: if a field has a value that makes no sense.
   """
 
   method: str
@@ -178,9 +190,13 @@ class SubsetDelta:
   """The difference between a seed and what became of it; immutable.
 
   Attributes:
-    entries: by path, in sorted order; parameters that did not change may be
-      there with no positions, or not at all.
-    info: where it came from and what it must give.
+    entries: entries by path, in sorted order. A parameter that did not change
+      may have an entry without positions, or none.
+    info: where the delta came from and what it must give.
+
+  Raises:
+    UnknownParameterError: if a path is no valid path of a parameter.
+    DeltaError: if something else than a DeltaEntry is among the entries.
   """
 
   entries: Mapping[str, DeltaEntry]
@@ -220,14 +236,15 @@ _FINGERPRINT = re.compile('sha256:[0-9a-f]{64}')
 
 def _supported(dtype: np.dtype) -> np.dtype:
   """Returns the dtype in this machine's byte order."""
-  if dtype.name not in fingerprints.DTYPES:
+  if dtype.name not in dtypes.DTYPES:
     raise DtypeMismatchError(
-      f'dtype {dtype} is not one of {", ".join(fingerprints.DTYPES)}'
+      f'dtype {dtype} is not one of {", ".join(dtypes.DTYPES)}'
     )
-  return fingerprints.DTYPES[dtype.name]
+  return dtypes.DTYPES[dtype.name]
 
 
 def _frozen(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+  """Returns a read-only array, which is a copy unless it is one already."""
   if array.flags.writeable or array.dtype != dtype:
     array = array.astype(dtype)
     array.flags.writeable = False
@@ -235,12 +252,13 @@ def _frozen(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 def _check_order(positions: np.ndarray, size: int) -> None:
+  """Checks that positions increase and lie within a size."""
   wrong = np.flatnonzero(positions[1:] <= positions[:-1])
   if wrong.size:
-    at = int(wrong[0])
+    first = int(wrong[0])
     raise PositionError(
-      f'position {positions[at + 1]} follows {positions[at]}: positions must '
-      'be strictly increasing'
+      f'position {positions[first + 1]} follows {positions[first]}: positions '
+      'must be strictly increasing'
     )
   if positions.size and (positions[0] < 0 or positions[-1] >= size):
     raise PositionError(

@@ -5,6 +5,7 @@ more. Rows whose tokens are all 0 are padding and come back as zeros.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -12,8 +13,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float32, Int, Int32
 
 from dst_t5x.network.beam_search import beam_search
+from dst_t5x.network.decoder_stack import LayerCache
 from dst_t5x.network.network_config import NetworkConfig
-from dst_t5x.network.transformer import LayerCache, Transformer
+from dst_t5x.network.transformer import Transformer
 
 
 class Decoded(NamedTuple):
@@ -29,13 +31,21 @@ class Decoded(NamedTuple):
   scores: Float32[Array, ' b']
 
 
-class _Greedy(NamedTuple):
+class _GreedyState(NamedTuple):
   position: Int32[Array, '']
   tokens: Int32[Array, 'b t']
   last: Int32[Array, ' b']
   scores: Float32[Array, ' b']
   ended: Bool[Array, ' b']
   caches: list[LayerCache]
+
+
+# One more token of every row, its position, the caches so far, the encoder's
+# keys and values, and the encoder's tokens → logits, and the longer caches.
+StepFn = Callable[
+  [Array, Array, list[LayerCache], list[LayerCache], Array],
+  tuple[Array, list[LayerCache]],
+]
 
 
 @functools.partial(
@@ -61,51 +71,57 @@ def _decode(
   shape = (rows, max_decode_len, config.num_heads, config.head_dim)
   empty = jnp.zeros(shape, config.dtype)
   caches: list[LayerCache] = [(empty, empty) for _ in crosses]
-  padding = jnp.all(encoder_input_tokens == 0, axis=1)
-
-  def step(
-    tokens: Array,
-    position: Array,
-    caches: list[LayerCache],
-    crosses: list[LayerCache],
-    sources: Array,
-  ) -> tuple[Array, list[LayerCache]]:
-    found: Any = network.apply(
-      variables,
-      tokens,
-      position,
-      caches,
-      crosses,
-      sources,
-      method=Transformer.step,
-    )
-    return found
-
-  if beam_size > 1:
-    tokens, scores = beam_search(
+  step: Any = functools.partial(
+    network.apply, variables, method=Transformer.step
+  )
+  if beam_size == 1:
+    return _greedy(
       step,
       encoder_input_tokens,
       caches,
       crosses,
       max_decode_len=max_decode_len,
-      beam_size=beam_size,
-      alpha=alpha,
       eos_id=eos_id,
     )
-    tokens = jnp.where(padding[:, None], 0, tokens)
-    return Decoded(tokens, jnp.where(padding, 0.0, scores))
+  tokens, scores = beam_search(
+    step,
+    encoder_input_tokens,
+    caches,
+    crosses,
+    max_decode_len=max_decode_len,
+    beam_size=beam_size,
+    alpha=alpha,
+    eos_id=eos_id,
+  )
+  padding = _padding(encoder_input_tokens)
+  tokens = jnp.where(padding[:, None], 0, tokens)
+  return Decoded(tokens, jnp.where(padding, 0.0, scores))
 
-  def go_on(state: _Greedy) -> Array:
+
+def _padding(tokens: Int[Array, 'b l']) -> Bool[Array, ' b']:
+  return jnp.all(tokens == 0, axis=1)
+
+
+def _greedy(
+  step: StepFn,
+  encoder_input_tokens: Int[Array, 'b l'],
+  caches: list[LayerCache],
+  crosses: list[LayerCache],
+  *,
+  max_decode_len: int,
+  eos_id: int,
+) -> Decoded:
+  def go_on(state: _GreedyState) -> Array:
     return (state.position < max_decode_len) & ~jnp.all(state.ended)
 
-  def advance(state: _Greedy) -> _Greedy:
+  def advance(state: _GreedyState) -> _GreedyState:
     logits, caches = step(
       state.last, state.position, state.caches, crosses, encoder_input_tokens
     )
     best = jnp.argmax(logits, axis=-1).astype(jnp.int32)
     gain = jnp.max(jax.nn.log_softmax(logits), axis=-1)
     token = jnp.where(state.ended, 0, best)
-    return _Greedy(
+    return _GreedyState(
       position=state.position + 1,
       tokens=state.tokens.at[:, state.position].set(token),
       last=token,
@@ -114,15 +130,16 @@ def _decode(
       caches=caches,
     )
 
+  rows = encoder_input_tokens.shape[0]
   end = jax.lax.while_loop(
     go_on,
     advance,
-    _Greedy(
+    _GreedyState(
       position=jnp.int32(0),
       tokens=jnp.zeros((rows, max_decode_len), jnp.int32),
       last=jnp.zeros(rows, jnp.int32),
       scores=jnp.zeros(rows, jnp.float32),
-      ended=padding,
+      ended=_padding(encoder_input_tokens),
       caches=caches,
     ),
   )

@@ -1,1 +1,1 @@
-"""What a run will need on a TPU slice, found out without one."""
+"""What a run will need on a TPU slice, worked out without one."""

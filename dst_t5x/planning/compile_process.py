@@ -1,4 +1,4 @@
-"""Runs `compiled` in a process of its own and gives back what it found."""
+"""Runs `compiled` in a process of its own, and returns what it measures."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from dst_t5x.planning.slices import Slice
 
 
 class CompileError(ValueError):
-  """The process that compiles ended with an error, which is shown."""
+  """The process that compiles failed; the message ends with its error."""
 
 
 def run(
@@ -24,16 +24,18 @@ def run(
   baseline: bool = True,
   on_stage: Callable[[str], None] = lambda stage: None,
 ) -> dict[str, Any]:
-  """Returns what T5X's train step takes of a device, compiled for a slice.
+  """Compiles T5X's train step for a slice, and returns what it needs there.
 
   Args:
-    slice_: see `slices.parse`.
-    flags: T5X's.
+    slice_: the slice to compile for; see `slices.parse`.
+    flags: T5X's command line.
     baseline: whether to compile full fine-tuning, too, to compare with.
-    on_stage: called with what is going on, such as 'tuned: compiling'.
+    on_stage: called with what is being done, such as 'tuned: compiling'.
 
   Returns:
-    'mesh', 'tuned' and perhaps 'full'; see `compiled.measured`.
+    Under 'mesh', the sizes of the mesh's axes; under 'tuned', what the step
+    needs with the method; with `baseline`, under 'full', what it needs
+    without. See `compiled.measure`.
 
   Raises:
     CompileError: if the recipe cannot be built or compiled.
@@ -72,23 +74,24 @@ def run(
     if code:
       raise CompileError(
         f'T5X could not build or compile this recipe for {slice_} (exit '
-        f'status {code}):\n{_end(log.read_text(errors="replace"))}'
+        f'status {code}):\n{_last_error(log.read_text(errors="replace"))}'
       )
     return json.loads(out.read_text())
 
 
-def _end(log: str) -> str:
-  """Returns the last error of a log, or its last lines."""
+def _last_error(log: str) -> str:
+  """Returns the message of a log's last error, or its last lines."""
   lines = [
     line
     for line in log.rstrip().split(os.linesep)
     if not line.startswith(('WARNING:absl', 'I0', 'W0'))
   ]
-  begins = [
+  tracebacks = [
     number for number, line in enumerate(lines) if line.startswith('Traceback ')
   ]
-  # Of a traceback, what was raised; gin adds lines of its own to it.
-  for number in range(begins[-1] + 1 if begins else len(lines), len(lines)):
+  first = tracebacks[-1] + 1 if tracebacks else len(lines)
+  # A traceback's first line without indent names the error; gin adds to it.
+  for number in range(first, len(lines)):
     if not lines[number].startswith(' '):
       return '\n'.join(lines[number : number + 12])
   return '\n'.join(lines[-12:])

@@ -1,11 +1,12 @@
 """T5X's train step of a recipe, compiled for a TPU slice and measured.
 
-  python -m dst_t5x.planning.compiled SLICE OUT.json T5X FLAGS…
+  python -m dst_t5x.planning.compiled SLICE OUT.json T5X_FLAG…
 
-T5X's run files bind `train` of the main module, which is this one: gin builds
-the model, the partitioner and the trainer exactly as for a real run, and hands
-them over. Nothing of the data and the seed is read. Lines on standard output
-say what is going on, for `compile_process`.
+The gin files of a run bind the arguments of `train` in the main module. Here
+this module is the main one, so that gin builds the model, the partitioner and
+the trainer exactly as for a real run, and hands them to our `train`. Neither
+the data nor the seed is read. Each line on standard output says what is being
+done, for `compile_process`.
 """
 
 import json
@@ -26,9 +27,9 @@ from dst_t5x.core.counting import Partitioning
 from dst_t5x.hooks import inner, seed_memory
 from dst_t5x.hooks.optimizer import Selective
 from dst_t5x.planning import hlo, slices, virtual_slice
-from dst_t5x.recipes import gin_path, recipe
+from dst_t5x.recipes import gin_flags, gin_path, recipe
 
-# What a run reads and a plan does not.
+# Required macros, for what a run reads and a plan does not.
 _UNUSED = (
   "INITIAL_CHECKPOINT_PATH = 'none'",
   "MODEL_DIR = 'none'",
@@ -37,18 +38,18 @@ _UNUSED = (
 )
 
 
-class Run(NamedTuple):
-  """What gin hands over.
+class T5XRun(NamedTuple):
+  """What gin builds for a run of T5X.
 
   Attributes:
-    model: T5X's.
-    config: of the training data.
-    partitioner: on the slice.
-    trainer_cls: makes the trainer.
+    model: T5X's model, with the optimizer's definition.
+    dataset_config: T5X's `DatasetConfig` of the training data.
+    partitioner: lays arrays out on the slice.
+    trainer_cls: class, or function, that makes the trainer.
   """
 
   model: Any
-  config: Any
+  dataset_config: Any
   partitioner: Any
   trainer_cls: Any
 
@@ -60,15 +61,16 @@ def train(
   partitioner: Any,
   trainer_cls: Any,
   **rest: Any,
-) -> Run:
-  """Stands where T5X's `train` does, and gives back what gin built."""
+) -> T5XRun:
+  """Takes the place of T5X's `train`, and returns what gin built."""
   del rest
-  return Run(model, train_dataset_cfg, partitioner, trainer_cls)
+  return T5XRun(model, train_dataset_cfg, partitioner, trainer_cls)
 
 
-def batch(model: Any, config: Any) -> dict[str, jax.ShapeDtypeStruct]:
-  """Returns shapes and dtypes of a batch, as the model's converter makes it."""
-  converter = model.FEATURE_CONVERTER_CLS(
+def batch_shapes(run: T5XRun) -> dict[str, jax.ShapeDtypeStruct]:
+  """Returns shapes and dtypes of the batch that the model's converter makes."""
+  config = run.dataset_config
+  converter = run.model.FEATURE_CONVERTER_CLS(
     pack=config.pack, use_custom_packing_ops=config.use_custom_packing_ops
   )
   row = {name: tf.constant([1]) for name in config.task_feature_lengths}
@@ -83,9 +85,18 @@ def batch(model: Any, config: Any) -> dict[str, jax.ShapeDtypeStruct]:
   }
 
 
-def lowered(run: Run, optimizer_def: Any, **options: Any) -> Any:
-  """Returns the train step with an optimizer, ready to be compiled."""
-  shapes = batch(run.model, run.config)
+def lower_step(run: T5XRun, optimizer_def: Any, **options: Any) -> Any:
+  """Returns the train step, traced and ready to be compiled.
+
+  Args:
+    run: what gin built.
+    optimizer_def: T5X's definition of the optimizer to train with.
+    **options: further arguments of the trainer.
+
+  Returns:
+    JAX's lowered program, with a method `compile`.
+  """
+  shapes = batch_shapes(run)
   initializer = utils.TrainStateInitializer(
     optimizer_def,
     run.model.get_initial_variables,
@@ -117,11 +128,21 @@ def lowered(run: Run, optimizer_def: Any, **options: Any) -> Any:
   )
 
 
-def measured(step: Any, device_bytes: int) -> dict[str, Any]:
-  """Compiles a step and returns what it takes of a device."""
+def measure(step: Any, device_bytes: int) -> dict[str, Any]:
+  """Compiles a step, and returns what it needs of each device.
+
+  Args:
+    step: see `lower_step`.
+    device_bytes: memory of a device that a program may use (bytes).
+
+  Returns:
+    JSON-compatible values: 'fits' and 'seconds', and 'why' if the compiler says
+    that the step does not fit; otherwise 'bytes_per_device', 'operations',
+    'bytes_accessed' and 'collectives', too.
+  """
   begin = time.monotonic()
   try:
-    done = step.compile()
+    compiled = step.compile()
   except jax.errors.JaxRuntimeError as error:
     if 'RESOURCE_EXHAUSTED' not in str(error):
       raise
@@ -130,7 +151,7 @@ def measured(step: Any, device_bytes: int) -> dict[str, Any]:
       'why': str(error).split('\n')[0],
       'seconds': time.monotonic() - begin,
     }
-  memory, cost = done.memory_analysis(), done.cost_analysis()
+  memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
   bytes_ = {
     'arguments': memory.argument_size_in_bytes,
     'outputs': memory.output_size_in_bytes,
@@ -151,19 +172,28 @@ def measured(step: Any, device_bytes: int) -> dict[str, Any]:
     'bytes_per_device': {**bytes_, 'peak': peak},
     'operations': cost['flops'],
     'bytes_accessed': cost['bytes accessed'],
-    'collectives': [each._asdict() for each in hlo.collectives(done.as_text())],
+    'collectives': [
+      collective._asdict() for collective in hlo.collectives(compiled.as_text())
+    ],
     'seconds': time.monotonic() - begin,
   }
 
 
-def read(arguments: Sequence[str]) -> Run:
-  """Lets gin build a run from T5X's flags, with bytes for a vocabulary."""
-  found = recipe.complete(recipe.flags(arguments))
-  handed_over: Any = gin.configurable(train)
+def build_run(arguments: Sequence[str]) -> T5XRun:
+  """Returns what gin builds from T5X's flags.
+
+  Args:
+    arguments: T5X's command line.
+
+  Returns:
+    The run; its vocabulary has the right size, but its tokens have no texts.
+  """
+  flags = recipe.complete(gin_flags.parse(arguments))
+  train_with_gin: Any = gin.configurable(train)
   gin_utils.parse_gin_flags(
-    [*found.search_paths, *map(str, gin_path.search_paths())],
-    list(found.files),
-    [*found.bindings, *_UNUSED],
+    [*flags.search_paths, *map(str, gin_path.search_paths())],
+    list(flags.files),
+    [*flags.bindings, *_UNUSED],
     finalize_config=False,
   )
   size = gin.query_parameter('VOCAB_SIZE/gin.macro.value')
@@ -172,15 +202,15 @@ def read(arguments: Sequence[str]) -> Run:
     gin.bind_parameter(
       f'models.EncoderDecoderModel.{side}_vocabulary', vocabulary
     )
-  return handed_over()
+  return train_with_gin()
 
 
 def main(arguments: Sequence[str]) -> None:
-  """Compiles with and without the method, and writes a JSON file."""
+  """Compiles the step with and without the method, and writes a JSON file."""
   name, out, *flags = arguments
   slice_ = slices.parse(name)
   with virtual_slice.as_if_on(virtual_slice.devices(slice_)):
-    run = read(flags)
+    run = build_run(flags)
     optimizer_def = run.model.optimizer_def
     optimizer_def.set_total_steps(10**6)
     mesh: Mapping[str, int] = run.partitioner.mesh.shape
@@ -193,9 +223,9 @@ def main(arguments: Sequence[str]) -> None:
       variants.append(('full', optimizer_def.inner, stock))
     for label, definition, options in variants:
       print(f'{label}: tracing', flush=True)
-      step = lowered(run, definition, **options)
+      step = lower_step(run, definition, **options)
       print(f'{label}: compiling', flush=True)
-      report[label] = measured(step, slice_.device_bytes)
+      report[label] = measure(step, slice_.device_bytes)
       del step
   pathlib.Path(out).write_text(json.dumps(report))
 

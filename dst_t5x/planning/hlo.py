@@ -1,4 +1,4 @@
-"""Collectives in a compiled program's text."""
+"""Collectives in the text of a compiled program (HLO)."""
 
 import math
 import re
@@ -23,10 +23,10 @@ class Collective(NamedTuple):
   """An instruction that devices carry out together.
 
   Attributes:
-    kind: such as 'all-reduce'.
-    bytes: of its result on one device.
+    kind: its name in HLO, such as 'all-reduce'.
+    bytes: size of its results on one device.
     looped: whether it is in the body of a loop.
-    shapes: of its results, such as 's32[83,15]'.
+    shapes: dtypes and shapes of its results, such as 's32[83,15]'.
   """
 
   kind: str
@@ -39,25 +39,26 @@ def collectives(text: str) -> list[Collective]:
   """Returns the collectives of a program, in its order.
 
   Args:
-    text: of the optimized program, as `compiled.as_text()` gives it.
+    text: the optimized program, as a compiled step's `as_text()` gives it.
 
   Returns:
-    One for every instruction; a loop's body counts once.
+    One for each instruction; those in a loop's body are listed once.
 
   Example:
-    >>> found, = collectives('%a = s32[4,15]{1,0} all-reduce(%b), metadata={'
-    ...                      'op_name="jit(step)/while/body/psum"}')
-    >>> found.kind, found.bytes, found.looped, found.shapes
+    >>> line = ('%a = s32[4,15]{1,0} all-reduce(%b), metadata={'
+    ...         'op_name="jit(step)/while/body/psum"}')
+    >>> reduction, = collectives(line)
+    >>> reduction.kind, reduction.bytes, reduction.looped, reduction.shapes
     ('all-reduce', 240, True, ('s32[4,15]',))
   """
-  found = []
+  listed = []
   for match in _LINE.finditer(text):
     results, kind, started, name = match.groups()
     shapes = [(d, s) for d, s in _SHAPE.findall(results) if _bits(d)]
     if started and kind in ('all-gather', 'collective-permute'):
-      # What is sent comes first, then what is received, then counters.
+      # Its results: what is sent, then what is received, then counters.
       shapes = shapes[1:2]
-    found.append(
+    listed.append(
       Collective(
         kind,
         sum(_bytes(dtype, size) for dtype, size in shapes),
@@ -65,10 +66,11 @@ def collectives(text: str) -> list[Collective]:
         tuple(f'{dtype}[{size}]' for dtype, size in shapes),
       )
     )
-  return found
+  return listed
 
 
 def _bits(dtype: str) -> int:
+  """Returns the size of an element in bits; 0 if this is no array's dtype."""
   if dtype in _BITS:
     return _BITS[dtype]
   match = re.fullmatch(r'(?:bf|f|s|u|c)(\d+)\w*', dtype)
@@ -76,5 +78,5 @@ def _bits(dtype: str) -> int:
 
 
 def _bytes(dtype: str, size: str) -> int:
-  count = math.prod(int(each) for each in size.split(',') if each)
+  count = math.prod(int(axis) for axis in size.split(',') if axis)
   return math.ceil(count * _bits(dtype) / 8)

@@ -1,26 +1,27 @@
-"""What a compiled plan says, for people and for scripts."""
+"""What a compiled step needs, for people and for scripts."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dst_t5x.planning.recipe_plan import gib
+from dst_t5x.planning.plan_table import gib
 
 
 def summary(compiled: Mapping[str, Any]) -> dict[str, Any]:
   """Returns the numbers of a compiled step, and the method's share of them.
 
-  share = (tuned − full) / tuned, with *full* the same step of stock T5X.
+  share = (tuned − full) / tuned, where *tuned* is the step with the method and
+  *full* the same step of stock T5X.
 
   Args:
-    compiled: see `compile_process.run`.
+    compiled: what `compile_process.run` returns.
 
   Returns:
-    JSON-compatible values; 'share' is None without the baseline, or if either
-    does not fit.
+    JSON-compatible values; 'share' is None without the baseline, or if one of
+    the two steps does not fit.
   """
   tuned, full = compiled['tuned'], compiled.get('full')
-  found: dict[str, Any] = {
+  numbers: dict[str, Any] = {
     'fits': tuned['fits'],
     'why': tuned.get('why'),
     'bytes_per_device': tuned.get('bytes_per_device'),
@@ -32,8 +33,8 @@ def summary(compiled: Mapping[str, Any]) -> dict[str, Any]:
     'full': None,
   }
   if full is None:
-    return found
-  found['full'] = {
+    return numbers
+  numbers['full'] = {
     'fits': full['fits'],
     'bytes_per_device': full.get('bytes_per_device'),
     'operations_per_device': full.get('operations'),
@@ -41,7 +42,7 @@ def summary(compiled: Mapping[str, Any]) -> dict[str, Any]:
     'collectives': _counts(full.get('collectives') or ()),
   }
   if 'bytes_per_device' in tuned and 'bytes_per_device' in full:
-    found['share'] = {
+    numbers['share'] = {
       'peak_bytes': _share(
         tuned['bytes_per_device']['peak'], full['bytes_per_device']['peak']
       ),
@@ -52,23 +53,23 @@ def summary(compiled: Mapping[str, Any]) -> dict[str, Any]:
       'operations': _share(tuned['operations'], full['operations']),
       'bytes_accessed': _share(tuned['bytes_accessed'], full['bytes_accessed']),
       'collectives': {
-        kind: count - found['full']['collectives'].get(kind, 0)
-        for kind, count in found['collectives'].items()
+        kind: count - numbers['full']['collectives'].get(kind, 0)
+        for kind, count in numbers['collectives'].items()
       },
       'collective_bytes': _bytes(tuned['collectives'])
       - _bytes(full['collectives']),
     }
-  return found
+  return numbers
 
 
 def rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
-  """Returns labels and values of a table for people.
+  """Returns the rows of a table on a compiled step.
 
   Args:
-    summary: see `summary`.
+    summary: what the function `summary` returns.
 
   Returns:
-    Rows; the method's share in brackets where it is known.
+    Labels and values; the method's share is in brackets where it is known.
   """
   if summary['bytes_per_device'] is None:
     return [

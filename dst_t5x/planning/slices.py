@@ -20,8 +20,10 @@ _GIB = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class _Generation:
-  accelerator: str  # what comes before the number in an accelerator type
-  cores: int  # how many of what that number counts are in a chip
+  # The part of an accelerator type before its number, and how many of what that
+  # number counts are in a chip.
+  accelerator: str
+  cores: int
   runtime: str
   device_bytes: int
   topologies: tuple[tuple[int, ...], ...]
@@ -66,8 +68,8 @@ class Slice:
     topology: chips along each axis (counts).
 
   Example:
-    >>> found = parse('v5p-128')
-    >>> str(found), found.chips, found.hosts
+    >>> slice_ = parse('v5p-128')
+    >>> str(slice_), slice_.chips, slice_.hosts
     ('v5p:4x4x4', 64, 16)
   """
 
@@ -91,7 +93,7 @@ class Slice:
   @property
   def host_chips(self) -> tuple[int, int, int]:
     """Chips of one host along each axis."""
-    # Up to 8 chips of the flat generations lie in one host.
+    # In generations of two axes, a host has up to 8 chips.
     if len(self.topology) == 2 and self.chips <= 8:
       return (*self.topology, 1)  # type: ignore
     return (2, 2, 1)
@@ -114,7 +116,7 @@ class Slice:
 
   @property
   def runtime_version(self) -> str:
-    """The software version that Cloud TPU is to boot."""
+    """The version of the software that Cloud TPU boots."""
     return _GENERATIONS[self.generation].runtime
 
   @property
@@ -133,7 +135,7 @@ def parse(text: str) -> Slice:
     The slice.
 
   Raises:
-    ValueError: if there is no such slice; it names those that there are.
+    ValueError: if there is no such slice; the message lists all.
 
   Example:
     >>> parse('v5e-16').accelerator_type
@@ -156,13 +158,15 @@ def parse(text: str) -> Slice:
       f'{text!r}: no TPU generation {name!r}; {hint}'
       f'there are {", ".join(_GENERATIONS)}'
     )
-  found = [Slice(name, each) for each in _GENERATIONS[name].topologies]
-  for each in found:
-    if cores is not None and each.accelerator_type.endswith(f'-{int(cores)}'):
-      return each
-    if shape is not None and str(each) == f'{name}:{shape}':
-      return each
-  known = [
-    each.accelerator_type if shape is None else str(each) for each in found
+  known = [Slice(name, topology) for topology in _GENERATIONS[name].topologies]
+  for slice_ in known:
+    accelerator_type = slice_.accelerator_type
+    if cores is not None and accelerator_type.endswith(f'-{int(cores)}'):
+      return slice_
+    if shape is not None and str(slice_) == f'{name}:{shape}':
+      return slice_
+  names = [
+    slice_.accelerator_type if shape is None else str(slice_)
+    for slice_ in known
   ]
-  raise ValueError(f'{text!r} is no slice; {name} has {", ".join(known)}')
+  raise ValueError(f'{text!r} is no slice; {name} has {", ".join(names)}')

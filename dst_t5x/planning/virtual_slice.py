@@ -1,7 +1,7 @@
 """A TPU slice that is not there: devices to compile for.
 
-Only in a process of its own, begun with `environment`: libtpu reads its
-settings once, and JAX would otherwise look for a real TPU.
+To be used in a process of its own, started with `environment`: libtpu reads
+its settings only once, and without them JAX would look for a real TPU.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ def missing() -> str | None:
   """Returns why nothing can be compiled for a TPU here; None if it can.
 
   Returns:
-    A sentence's end, such as 'libtpu is not installed …'.
+    A clause for a message, such as 'libtpu is not installed …'.
   """
   if importlib.util.find_spec('libtpu') is None:
     return 'libtpu is not installed (pip install libtpu, or the extra tpu)'
@@ -36,10 +36,10 @@ def environment() -> dict[str, str]:
   """Returns the environment of a process that compiles for a slice."""
   return {
     **os.environ,
-    # Modules that only this process's path finds, such as libtpu's folder.
+    # The new process is to find the same modules, such as libtpu.
     'PYTHONPATH': os.pathsep.join(path for path in sys.path if path),
     'JAX_PLATFORMS': 'cpu',
-    # What libtpu would otherwise ask the machine that it runs on.
+    # Without these, libtpu asks the machine whether it has a TPU.
     'TPU_SKIP_MDS_QUERY': '1',
     'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
     'TPU_ACCELERATOR_TYPE': 'v5e-16',
@@ -52,10 +52,10 @@ def devices(slice_: Slice) -> Sequence[Any]:
   """Returns devices of a slice that can be compiled for.
 
   Args:
-    slice_: see `slices.parse`.
+    slice_: the slice; see `slices.parse`.
 
   Returns:
-    JAX's descriptions of devices.
+    JAX's descriptions of the slice's devices.
 
   Raises:
     RuntimeError: if libtpu does not know the slice.
@@ -66,38 +66,40 @@ def devices(slice_: Slice) -> Sequence[Any]:
   if slice_.generation == 'v4':
     # As on Cloud TPU: both cores of a chip are one device.
     options['chip_config_name'] = 'megacore'
-  found = topologies.get_topology_desc(
+  described = topologies.get_topology_desc(
     platform='tpu', topology_name=str(slice_), **options
   ).devices
-  if len(found) != slice_.devices:
+  if len(described) != slice_.devices:
     raise RuntimeError(
-      f'libtpu makes {len(found)} devices of {slice_}, not {slice_.devices}'
+      f'libtpu makes {len(described)} devices of {slice_}, not {slice_.devices}'
     )
-  return found
+  return described
 
 
 @contextlib.contextmanager
-def as_if_on(found: Sequence[Any]) -> Iterator[None]:
-  """Answers questions for JAX's devices as the first host of a slice would.
+def as_if_on(slice_devices: Sequence[Any]) -> Iterator[None]:
+  """Lets JAX name the devices that it would name on the slice's first host.
 
-  T5X and Flax ask them while they trace: on a CPU they leave out the
+  T5X and Flax ask for them while they trace: for a CPU they would leave out the
   constraints on where activations lie, and build another mesh.
 
   Args:
-    found: see `devices`.
+    slice_devices: see `devices`.
   """
-  local = [each for each in found if each.process_index == 0]
-  hosts = len({each.process_index for each in found})
+  hosts = {device.process_index for device in slice_devices}
+  local = [device for device in slice_devices if device.process_index == 0]
   with (
-    mock.patch.object(jax, 'devices', lambda backend=None: list(found)),
+    mock.patch.object(jax, 'devices', lambda backend=None: list(slice_devices)),
     mock.patch.object(
       jax, 'local_devices', lambda *args, **options: list(local)
     ),
-    mock.patch.object(jax, 'device_count', lambda backend=None: len(found)),
+    mock.patch.object(
+      jax, 'device_count', lambda backend=None: len(slice_devices)
+    ),
     mock.patch.object(
       jax, 'local_device_count', lambda backend=None: len(local)
     ),
-    mock.patch.object(jax, 'process_count', lambda backend=None: hosts),
+    mock.patch.object(jax, 'process_count', lambda backend=None: len(hosts)),
     mock.patch.object(jax, 'default_backend', lambda: 'tpu'),
   ):
     yield

@@ -1,1 +1,1 @@
-"""What flags and gin files say of a run, read in one place for all hosts."""
+"""What flags and gin files say of a run, read without running it."""

@@ -3,6 +3,8 @@
 import importlib.util
 from pathlib import Path
 
+import dst_t5x
+
 
 def root() -> Path:
   """Returns the folder that holds models/, methods/, tasks/, hosts/, runs/.
@@ -17,7 +19,7 @@ def root() -> Path:
     >>> root().name
     'gin'
   """
-  package = Path(__file__).resolve().parents[1]
+  package = Path(dst_t5x.__file__).resolve().parent
   # A wheel carries the files inside the package. A checkout, which an editable
   # install points to, has them beside it: there pyproject.toml tells our
   # folder from site-packages/gin, which is gin-config.
@@ -33,9 +35,13 @@ def root() -> Path:
 
 
 def t5x_root() -> Path | None:
-  """Returns the folder below which T5X's files are 't5x/configs/…', or None.
+  """Returns the folder that holds the folder t5x/, if T5X is installed.
 
   T5X is looked up, not imported, as its import takes many seconds.
+
+  Returns:
+    Absolute path of the folder, below which T5X's gin files are found by names
+    such as t5x/configs/…; None if T5X is not installed.
   """
   spec = importlib.util.find_spec('t5x')
   # A folder without __init__.py that happens to be called t5x has no origin.
@@ -48,7 +54,7 @@ def search_paths() -> tuple[Path, ...]:
   """Returns the folders to give to gin, ours first.
 
   Returns:
-    Our root and, where T5X is installed, the folder that holds T5X.
+    Our root and, if T5X is installed, the folder that holds t5x/.
 
   Raises:
     FileNotFoundError: if the package came without its gin files.

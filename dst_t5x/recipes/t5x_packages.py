@@ -12,12 +12,12 @@ def missing() -> list[str]:
   """Returns which of T5X, airio and jestimator cannot be imported.
 
   Returns:
-    Their names; none if all is there.
+    Their names; none if all can be imported.
   """
-  # A folder t5x/ without __init__.py, such as its clone, is no T5X. Of the
-  # others, one is made like that.
-  found = [] if gin_path.t5x_root() is not None else ['t5x']
+  # A folder t5x/ without __init__.py, such as that of its clone, is not the
+  # package; of the other two packages, one has no __init__.py.
+  names = [] if gin_path.t5x_root() is not None else ['t5x']
   for name in ('airio', 'jestimator'):
     if importlib.util.find_spec(name) is None:
-      found.append(name)
-  return found
+      names.append(name)
+  return names

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dst_t5x.arrays import fingerprints, paths
+from dst_t5x.arrays import dtypes, fingerprints, paths
 from dst_t5x.seeds import folders, tensor_reading
 from dst_t5x.seeds.errors import SeedError
 
@@ -189,7 +189,7 @@ def _specs(
   specs = {}
   for name, leaf in flat.items():
     shape, dtype = getattr(leaf, 'shape', None), getattr(leaf, 'dtype', None)
-    if dtype is None or np.dtype(dtype).name not in fingerprints.DTYPES:
+    if dtype is None or np.dtype(dtype).name not in dtypes.DTYPES:
       raise SeedError(
         f'the seed {location}: {name!r} is no array of a supported dtype but '
         f'{leaf!r}'

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dst_t5x.arrays import fingerprints, safetensors_file
+from dst_t5x.arrays import dtypes, safetensors_file
 from dst_t5x.seeds.errors import SeedError
 
 FORMAT = 'dst_t5x.seed'
@@ -100,6 +100,4 @@ def tensors(
       )
     )
   # Wide dtypes first, so that every tensor is aligned in a memory map.
-  return sorted(
-    found, key=lambda t: (-fingerprints.DTYPES[t.dtype].itemsize, t.name)
-  )
+  return sorted(found, key=lambda t: (-dtypes.DTYPES[t.dtype].itemsize, t.name))

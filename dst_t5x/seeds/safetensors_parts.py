@@ -6,14 +6,10 @@ import jax
 import numpy as np
 import safetensors
 
-from dst_t5x.arrays import fingerprints, safetensors_file
+from dst_t5x.arrays import safetensors_file
+from dst_t5x.arrays.dtypes import BY_CODE
 from dst_t5x.seeds.errors import SeedError
 from dst_t5x.seeds.tensor_reading import Index
-
-_DTYPES = {
-  code: fingerprints.DTYPES[name]
-  for name, code in safetensors_file.CODES.items()
-}
 
 
 def opened(file: str, location: str) -> safetensors.safe_open:
@@ -67,13 +63,13 @@ def specs(handle: Any, location: str) -> dict[str, jax.ShapeDtypeStruct]:
   for name in sorted(handle.keys()):
     tensor = handle.get_slice(name)
     code = tensor.get_dtype()
-    if code not in _DTYPES:
+    if code not in BY_CODE:
       raise SeedError(
         f'the seed {location} has {name!r} in dtype {code}; supported: '
-        + ', '.join(_DTYPES)
+        + ', '.join(BY_CODE)
       )
     shape = tuple(tensor.get_shape())
-    found[name] = jax.ShapeDtypeStruct(shape, _DTYPES[code])
+    found[name] = jax.ShapeDtypeStruct(shape, BY_CODE[code])
   return found
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from dst_t5x.arrays import atomic, fingerprints, flat_access, safetensors_file
 from dst_t5x.arrays.source import Source
-from dst_t5x.delta import checks, outcomes
+from dst_t5x.delta import checks, verification
 from dst_t5x.delta.types import DeltaError, SubsetDelta
 from dst_t5x.seeds import own_file, targets
 
@@ -94,11 +94,11 @@ class _Hashes:
 
   def check(self) -> None:
     """Raises unless both were what the delta says."""
-    checks.check_values(self.replaced, self.delta)
+    verification.check_values(self.replaced, self.delta)
     found = fingerprints.combine(self.before)
-    outcomes.check_seed(found, self.before, self.delta)
+    verification.check_seed(found, self.before, self.delta)
     if fingerprints.combine(self.after) != self.delta.info.result_fingerprint:
-      outcomes.explain_result(found, self.before, self.delta)
+      verification.blame_seed_or_delta(found, self.before, self.delta)
 
 
 def _chunks(source: Source, hashes: _Hashes, name: str) -> Iterator[memoryview]:

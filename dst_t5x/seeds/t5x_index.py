@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dst_t5x.arrays import fingerprints
+from dst_t5x.arrays import dtypes
 from dst_t5x.seeds.errors import SeedError
 
 NAME = 'checkpoint'
@@ -134,7 +134,7 @@ def _walk(
 def _leaf(leaf: Any, path: str, location: str) -> np.ndarray | Stored:
   if not isinstance(leaf, Mapping):
     array = np.asarray(leaf)
-    if array.dtype.name not in fingerprints.DTYPES:
+    if array.dtype.name not in dtypes.DTYPES:
       raise SeedError(
         f'{location}: parameter {path!r} is a {type(leaf).__name__} of dtype '
         f'{array.dtype}, which no seed has'
@@ -167,5 +167,5 @@ def _leaf(leaf: Any, path: str, location: str) -> np.ndarray | Stored:
 
 
 def _dtype(name: str) -> np.dtype:
-  dtype = fingerprints.DTYPES.get(name)
+  dtype = dtypes.DTYPES.get(name)
   return np.dtype(name) if dtype is None else dtype

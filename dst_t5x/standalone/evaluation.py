@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dst_t5x.network.transformer import NetworkConfig
+from dst_t5x.network.network_config import NetworkConfig
 from dst_t5x.standalone.prediction import (
   PredictFn,
   TruncationWarning,

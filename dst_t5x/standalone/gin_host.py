@@ -3,83 +3,34 @@
 import contextlib
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import gin
-import optax
 
 from dst_t5x.arrays import known_names
-from dst_t5x.core.methods import Method, SiloScheme
 from dst_t5x.network.network_config import NetworkConfig
-from dst_t5x.recipes import gin_path
-from dst_t5x.standalone.optimizers import Optimizer
+from dst_t5x.network.size_macros import SIZE_MACROS, network_from_macros
+from dst_t5x.recipes import gin_flags, gin_path, macros
 from dst_t5x.standalone.settings import TrainSettings
-
-# Macros of the files in gin/models/, and the network's fields that they set.
-_SIZE_MACROS = {
-  'VOCAB_SIZE': 'vocab_size',
-  'EMB_DIM': 'emb_dim',
-  'NUM_HEADS': 'num_heads',
-  'NUM_ENCODER_LAYERS': 'num_encoder_layers',
-  'NUM_DECODER_LAYERS': 'num_decoder_layers',
-  'HEAD_DIM': 'head_dim',
-  'MLP_DIM': 'mlp_dim',
-  'MLP_ACTIVATIONS': 'mlp_activations',
-  'LOGITS_VIA_EMBEDDING': 'logits_via_embedding',
-}
 
 
 class GinError(ValueError):
   """A gin file or binding is wrong."""
 
 
-class Run(NamedTuple):
-  """What `hosts/standalone.gin` binds; see `TrainSettings` for the meanings.
+class GinRun(NamedTuple):
+  """What `hosts/standalone.gin` binds.
 
   Attributes:
-    method: see `methods`.
-    mixture_or_task_name: a registered seqio task or mixture.
-    task_feature_lengths: tokens of each feature (count).
-    initial_checkpoint_path: the seed.
+    settings: what the run does.
+    initial_checkpoint_path: location of the seed.
     model_dir: the run's directory.
-    train_steps: steps (count).
-    batch_size: rows of a batch (count).
-    epsilon: fraction of all parameters in (0, 1], or None.
-    budget: number of parameters (count), or None.
-    silos: scheme, or None for the method's own.
-    learning_rate: number or optax schedule.
-    optimizer: function of the learning rate.
-    dropout_rate: probability.
-    random_seed: of data, dropout and drawn subsets.
-    eval_period: steps between evaluations (count), 0 for none.
-    checkpoint_period: steps between checkpoints (count).
-    use_cached: whether the task reads seqio's cache.
   """
 
-  method: Method
-  mixture_or_task_name: str
-  task_feature_lengths: Mapping[str, int]
+  settings: TrainSettings
   initial_checkpoint_path: str
   model_dir: str
-  train_steps: int
-  batch_size: int
-  epsilon: float | None
-  budget: int | None
-  silos: SiloScheme | None
-  learning_rate: optax.ScalarOrSchedule
-  optimizer: Optimizer
-  dropout_rate: float
-  random_seed: int
-  eval_period: int
-  checkpoint_period: int
-  use_cached: bool
-
-  def settings(self) -> TrainSettings:
-    """Returns the settings without seed and directory."""
-    fields = self._asdict()
-    del fields['initial_checkpoint_path'], fields['model_dir']
-    return TrainSettings(**fields)
 
 
 def parse(
@@ -87,7 +38,7 @@ def parse(
   bindings: Sequence[str],
   *,
   search_paths: Sequence[str] = (),
-) -> tuple[Run, NetworkConfig | None]:
+) -> tuple[GinRun, NetworkConfig | None]:
   """Returns the run that gin files and bindings describe.
 
   Args:
@@ -114,9 +65,9 @@ def parse(
         finalize_config=False,
         print_includes_and_imports=False,
       )
-      _check_macros(gin.config_str(), bindings)
+      _check_bindings(files, bindings, search_paths)
       gin.parse_config(list(bindings))
-    run = gin.get_configurable(Run)()
+    run = gin.get_configurable(GinRun)()
   except OSError as error:
     raise GinError(
       f'{error}; our own files are found by names such as methods/dst.gin, '
@@ -126,14 +77,19 @@ def parse(
     if isinstance(error, GinError):
       raise
     raise GinError(_first_lines(str(error))) from error
-  open_fields = [k for k, v in run._asdict().items() if v is gin.REQUIRED]
-  if open_fields:
+  _check_required(run)
+  return run, _network()
+
+
+def _check_required(run: GinRun) -> None:
+  fields = {**run.settings._asdict(), **run._asdict()}
+  unbound = [name for name, value in fields.items() if value is gin.REQUIRED]
+  if unbound:
     raise GinError(
-      f'required but not bound: {", ".join(open_fields)}; bind the macro of '
-      'that name, such as --gin.TRAIN_STEPS=300 (hosts/standalone.gin lists '
+      f'required but not bound: {", ".join(unbound)}; bind the macro of that '
+      'name, such as --gin.MODEL_DIR="\'RUN\'" (hosts/standalone.gin lists '
       'them)'
     )
-  return run, _network()
 
 
 @contextlib.contextmanager
@@ -151,14 +107,15 @@ def no_logs() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
-def _check_macros(config: str, bindings: Sequence[str]) -> None:
+def _check_bindings(
+  files: Sequence[str], bindings: Sequence[str], search_paths: Sequence[str]
+) -> None:
   """Raises if a binding names a macro that nothing knows.
 
   Gin accepts any macro and, if nothing reads it, does nothing with it.
   """
-  known = set(re.findall(r'^([A-Za-z_]\w*) =', config, re.MULTILINE))
-  known |= set(re.findall(r'%([A-Za-z_]\w*)', config))
-  known |= set(_SIZE_MACROS)
+  flags = gin_flags.GinFlags(tuple(files), (), tuple(search_paths))
+  known = {*macros.mentioned(flags), *SIZE_MACROS}
   for binding in bindings:
     name, equals, _ = binding.partition('=')
     name = name.strip()
@@ -172,22 +129,17 @@ def _check_macros(config: str, bindings: Sequence[str]) -> None:
 
 
 def _network() -> NetworkConfig | None:
-  found: dict[str, Any] = {}
-  missing = []
-  for macro, field in _SIZE_MACROS.items():
-    try:
-      found[field] = gin.query_parameter(f'{macro}/gin.macro.value')
-    except ValueError:
-      missing.append(macro)
-  if not found:
+  """Returns the network that the parsed files describe, None if they do not."""
+  values = {}
+  for macro in SIZE_MACROS:
+    with contextlib.suppress(ValueError):  # gin's, if it is not bound
+      values[macro] = gin.query_parameter(f'{macro}/gin.macro.value')
+  if not values:
     return None
-  if missing:
-    raise GinError(
-      f'the network is incomplete: {", ".join(missing)} not bound; the files '
-      'in models/ bind all sizes'
-    )
-  found['mlp_activations'] = tuple(found['mlp_activations'])
-  return NetworkConfig.from_dict(found)
+  try:
+    return network_from_macros(values)
+  except ValueError as error:
+    raise GinError(str(error)) from error
 
 
 def _first_lines(text: str) -> str:

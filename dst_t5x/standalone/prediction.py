@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from dst_t5x.network import decoding
-from dst_t5x.network.transformer import NetworkConfig
+from dst_t5x.network.network_config import NetworkConfig
 from dst_t5x.standalone.quiet_tensorflow import seqio
 from dst_t5x.standalone.task_lookup import DataError, check_count
 

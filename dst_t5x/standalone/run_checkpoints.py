@@ -42,7 +42,7 @@ class CheckpointError(ValueError):
   """A checkpoint cannot be used, with the reason."""
 
 
-class Sizes(NamedTuple):
+class RunCheckpointBytes(NamedTuple):
   """Bytes of a checkpoint's parts, as they lie on disk."""
 
   delta: int
@@ -93,7 +93,7 @@ def save(
   seed_location: str,
   save_dataset: Callable[[pathlib.Path], None],
   keep: int = 2,
-) -> Sizes:
+) -> RunCheckpointBytes:
   """Writes a checkpoint, then removes all but the newest few.
 
   Args:
@@ -115,14 +115,14 @@ def save(
   place = path_of(root, step)
   place.parent.mkdir(parents=True, exist_ok=True)
   if place.exists():
-    return _sizes(place)
+    return _part_bytes(place)
   with atomic.directory(place) as new:
     container.write(delta, new / DELTA)
     arrays = _state_arrays(state)
     safetensors.numpy.save_file(arrays, new / _STATE)
     (new / _DATASET).mkdir()
     save_dataset(new / _DATASET)
-    written = _sizes(new)
+    written = _part_bytes(new)
     meta = {
       'version': _VERSION,
       'step': step,
@@ -265,7 +265,7 @@ def _read_meta(place: pathlib.Path) -> dict[str, Any]:
   return meta
 
 
-def sizes(root: str | os.PathLike[str], step: int) -> Sizes:
+def part_bytes(root: str | os.PathLike[str], step: int) -> RunCheckpointBytes:
   """Returns the bytes of a checkpoint's parts.
 
   Args:
@@ -275,11 +275,11 @@ def sizes(root: str | os.PathLike[str], step: int) -> Sizes:
   Returns:
     The bytes, as they lie on disk.
   """
-  return _sizes(path_of(root, step))
+  return _part_bytes(path_of(root, step))
 
 
-def _sizes(place: pathlib.Path) -> Sizes:
-  return Sizes(
+def _part_bytes(place: pathlib.Path) -> RunCheckpointBytes:
+  return RunCheckpointBytes(
     delta=(place / DELTA).stat().st_size,
     inner_state=(place / _STATE).stat().st_size,
     dataset_state=sum(

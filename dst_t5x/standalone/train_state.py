@@ -13,8 +13,8 @@ from dst_t5x.arrays.paths import named_leaves
 from dst_t5x.core import plans, selective
 from dst_t5x.core.counting import Partitioning
 from dst_t5x.core.selective import SelectiveState
-from dst_t5x.network.loss import loss as loss_fn
 from dst_t5x.network.network_config import NetworkConfig
+from dst_t5x.network.token_loss import loss as loss_fn
 
 
 class TrainState(NamedTuple):

@@ -1,48 +1,45 @@
 """Fine-tunes a seed on one machine and leaves a delta.
 
-The loop: batch → step → now and then a row of history, an evaluation, a
-checkpoint. Whatever stops it, at most the steps since the last checkpoint are
+The loop: batch → step → now and then a row of history, a checkpoint, an
+evaluation. Whatever stops it, at most the steps since the last checkpoint are
 lost, and a run that is started again goes on from there to the same bits.
 """
 
-import errno
 import math
 import os
 import pathlib
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from dst_t5x import delta as delta_lib
 from dst_t5x import seeds
-from dst_t5x.arrays import atomic
 from dst_t5x.core import plans, selective
 from dst_t5x.delta import SubsetDelta
-from dst_t5x.delta.file import container
-from dst_t5x.delta.types import NonFiniteValueError
 from dst_t5x.network.network_config import NetworkConfig
-from dst_t5x.network.transformer import param_shapes
 from dst_t5x.standalone import data, evaluation, run_checkpoints, run_dir
-from dst_t5x.standalone.history import History
-from dst_t5x.standalone.interrupts import Interrupted, stop_requests
+from dst_t5x.standalone.interrupts import (
+  Interrupted,
+  StopRequest,
+  stop_requests,
+)
 from dst_t5x.standalone.progress import TrainProgress
-from dst_t5x.standalone.quiet_tensorflow import metric_writers
+from dst_t5x.standalone.run_log import RunLog
+from dst_t5x.standalone.run_saver import NonFiniteLossError, RunSaver
+from dst_t5x.standalone.seed_network import network_config
 from dst_t5x.standalone.settings import TrainSettings, describe
 from dst_t5x.standalone.train_state import (
+  StepFn,
+  StepMetrics,
   TrainState,
   data_mesh,
   init_state,
   make_step,
   replicated_partitioning,
 )
-
-
-class NonFiniteLossError(ValueError):
-  """The loss, or a parameter, became NaN or infinite."""
 
 
 class TrainResult(NamedTuple):
@@ -52,11 +49,11 @@ class TrainResult(NamedTuple):
     root: its directory.
     step: steps taken (count).
     params: Θ, on the host.
-    delta: against the seed.
-    delta_path: where it lies.
+    delta: Θ against the seed.
+    delta_path: path of the delta's file.
     plan: silos and budgets.
-    scores: last evaluation, metric by task; empty if there was none.
-    checkpoint_sizes: bytes of the last checkpoint's parts.
+    scores: of the last evaluation, by task and metric; empty if there was none.
+    checkpoint_bytes: of the last checkpoint's parts.
   """
 
   root: pathlib.Path
@@ -66,50 +63,29 @@ class TrainResult(NamedTuple):
   delta_path: pathlib.Path
   plan: plans.Plan
   scores: dict[str, dict[str, float]]
-  checkpoint_sizes: run_checkpoints.Sizes
+  checkpoint_bytes: run_checkpoints.RunCheckpointBytes
 
 
-def network_config(
-  seed: seeds.Seed, config: NetworkConfig | None = None
-) -> NetworkConfig:
-  """Returns the network that a seed belongs to, checked against its tensors.
+class _Job(NamedTuple):
+  """A run that has been checked, before its directory is touched.
 
-  Args:
-    seed: the seed.
-    config: needed if the seed's file does not say; must agree if it does.
-
-  Returns:
-    The config.
-
-  Raises:
-    SeedError: if the seed's tensors are not those of the network.
-    ValueError: if neither the seed nor the caller names a network, or they
-      disagree.
+  Attributes:
+    settings: what to do.
+    seed: Θ⁰.
+    config: of the network, with the dropout of the settings.
+    mesh: the batch is split over its axis 'data'.
+    plan: silos and budgets.
+    batches: the input.
+    optimizer: the inner one.
   """
-  own = None if seed.config is None else NetworkConfig.from_dict(seed.config)
-  if config is not None and own is not None:
-    mine, theirs = config.to_dict(), own.to_dict()
-    differ = [
-      f'{name}: {theirs[name]!r} in the seed, {mine[name]!r} named'
-      for name in mine
-      # How a network is run is not what its tensors are.
-      if name not in ('dropout_rate', 'dtype') and mine[name] != theirs[name]
-    ]
-    if differ:
-      raise ValueError(
-        f'seed {seed.location!r} belongs to another network: '
-        + '; '.join(differ)
-      )
-  found = config or own
-  if found is None:
-    raise ValueError(
-      f'seed {seed.location!r} does not say what network it belongs to; name '
-      'one, for instance --gin_file=models/t5_1_1_small.gin'
-    )
-  seeds.check_params(
-    seed.params, param_shapes(found), origin=f'seed {seed.location!r}'
-  )
-  return found
+
+  settings: TrainSettings
+  seed: seeds.Seed
+  config: NetworkConfig
+  mesh: Mesh
+  plan: plans.Plan
+  batches: data.TrainBatches
+  optimizer: optax.GradientTransformation
 
 
 def train(
@@ -141,6 +117,42 @@ def train(
     Interrupted: after Ctrl-C or SIGTERM, with the state saved.
     OSError: if a checkpoint cannot be written; older ones are untouched.
   """
+  job = _prepare(settings, seed, config)
+  with run_dir.lock(out):
+    root = run_dir.claim(out, _identity(job))
+    saver = RunSaver(
+      root, settings=settings, seed=seed, plan=job.plan, batches=job.batches
+    )
+    start, state = saver.resume(_first_state(job))
+    with (
+      TrainProgress(
+        total=settings.train_steps, start=start, quiet=quiet
+      ) as progress,
+      stop_requests() as stop,
+    ):
+      if start:
+        progress.note(f'resumed {str(root)!r} at step {start}')
+      log = RunLog(root, progress, resumed_at=start)
+      loop = _Loop(job, saver, log, stop, on_step)
+      state, scores = loop.run(start, state)
+      log.flush()
+    last = saver.result(settings.train_steps, state)
+    return TrainResult(
+      root=root,
+      step=last.step,
+      params=last.params,
+      delta=last.delta,
+      delta_path=saver.write_delta(last.delta),
+      plan=job.plan,
+      scores=scores,
+      checkpoint_bytes=saver.newest_bytes(),
+    )
+
+
+def _prepare(
+  settings: TrainSettings, seed: seeds.Seed, config: NetworkConfig | None
+) -> _Job:
+  """Returns a run whose settings, seed and data fit together."""
   settings.check()
   config = network_config(seed, config).with_dropout(settings.dropout_rate)
   mesh = data_mesh()
@@ -166,276 +178,138 @@ def train(
     pack=settings.pack,
     use_cached=settings.use_cached,
   )
-  with run_dir.lock(out):
-    root = run_dir.claim(
-      out,
-      {
-        **settings.identity(),
-        'seed_fingerprint': seed.fingerprint,
-        'network': describe(config.to_dict()),
-      },
-    )
-    return _run(
-      settings, seed, root, config, plan, mesh, batches, quiet, on_step
-    )
-
-
-def _run(
-  settings: TrainSettings,
-  seed: seeds.Seed,
-  root: pathlib.Path,
-  config: NetworkConfig,
-  plan: plans.Plan,
-  mesh: jax.sharding.Mesh,
-  batches: data.TrainBatches,
-  quiet: bool,
-  on_step: Callable[[int], None] | None,
-) -> TrainResult:
-  schedule = settings.schedule()
   optimizer = settings.optimizer(settings.learning_rate)
-  state = init_state(
-    plan,
-    optimizer,
-    seed.params,
-    mesh=mesh,
-    random_seed=settings.random_seed,
+  return _Job(settings, seed, config, mesh, plan, batches, optimizer)
+
+
+def _identity(job: _Job) -> dict[str, Any]:
+  """Returns everything that decides the run's bits, as JSON."""
+  return {
+    **job.settings.identity(),
+    'seed_fingerprint': job.seed.fingerprint,
+    'network': describe(job.config.to_dict()),
+  }
+
+
+def _first_state(job: _Job) -> TrainState:
+  return init_state(
+    job.plan,
+    job.optimizer,
+    job.seed.params,
+    mesh=job.mesh,
+    random_seed=job.settings.random_seed,
   )
-  saver = _Saver(settings, seed, root, plan, batches)
-  start, state = saver.newest(state)
-  step_fn = make_step(
-    config,
-    plan,
-    optimizer,
-    mesh=mesh,
-    z_loss=settings.z_loss,
-    label_smoothing=settings.label_smoothing,
-    dropout_seed=settings.random_seed,
+
+
+def _step_function(job: _Job) -> StepFn:
+  return make_step(
+    job.config,
+    job.plan,
+    job.optimizer,
+    mesh=job.mesh,
+    z_loss=job.settings.z_loss,
+    label_smoothing=job.settings.label_smoothing,
+    dropout_seed=job.settings.random_seed,
   )
-  history = History(root, resumed_at=start)
-  writer = metric_writers.SummaryWriter(str(root / 'tensorboard'))
-  split = NamedSharding(mesh, PartitionSpec('data'))
-  scores: dict[str, dict[str, float]] = {}
-  last_time, last_step = time.monotonic(), start
-  with (
-    TrainProgress(
-      total=settings.train_steps, start=start, quiet=quiet
-    ) as progress,
-    stop_requests() as stop,
-  ):
-    if start:
-      progress.note(f'resumed {str(root)!r} at step {start}')
+
+
+class _Loop(NamedTuple):
+  """A run that has its directory, and takes its steps.
+
+  Attributes:
+    job: the run.
+    saver: of its checkpoints.
+    log: of its rows.
+    stop: true once somebody asks the run to stop.
+    on_step: called after each step with the steps taken (count), or None.
+  """
+
+  job: _Job
+  saver: RunSaver
+  log: RunLog
+  stop: StopRequest
+  on_step: Callable[[int], None] | None
+
+  def run(
+    self, start: int, state: TrainState
+  ) -> tuple[TrainState, dict[str, dict[str, float]]]:
+    """Returns the state after the last step, and the last scores."""
+    settings = self.job.settings
+    step_fn = _step_function(self.job)
+    split = NamedSharding(self.job.mesh, PartitionSpec('data'))
+    scores: dict[str, dict[str, float]] = {}
     for step in range(start + 1, settings.train_steps + 1):
-      batch = jax.device_put(next(batches), split)
+      batch = jax.device_put(next(self.job.batches), split)
       state, metrics = step_fn(state, batch)
-      progress.advance(step)
+      self.log.advance(step)
       final = step == settings.train_steps
-      if final or step % settings.log_period == 0:
-        loss = float(metrics.loss)
-        _check_finite(loss, step, plan, state, saver)
-        now = time.monotonic()
-        row = {
-          'loss': loss,
-          'accuracy': float(metrics.accuracy),
-          'gradient_norm': float(metrics.gradient_norm),
-          'learning_rate': float(schedule(step - 1)),
-          'subset_size': _subset_size(plan, state),
-          'churn': int(state.selective.metrics.churn),
-          'passes': int(state.selective.metrics.passes),
-          'steps_per_second': (step - last_step) / max(now - last_time, 1e-9),
-        }
-        last_time, last_step = now, step
-        history.add('train', step, row)
-        writer.write_scalars(step, {f'train/{k}': v for k, v in row.items()})
-        progress.show(
-          step,
-          loss=loss,
-          learning_rate=row['learning_rate'],
-          subset=row['subset_size'],
-          churn=row['churn'],
-          steps_per_second=row['steps_per_second'],
-        )
-      if stop and not final:
-        _check_finite(float(metrics.loss), step, plan, state, saver)
-        saver.save(step, state)
-        raise Interrupted(
-          f'stopped by {stop.signal_name} after step {step} of '
-          f'{settings.train_steps}; the state is saved in {str(root)!r}: run '
-          'the same command again to go on'
-        )
-      if final or step % settings.checkpoint_period == 0:
-        _check_finite(float(metrics.loss), step, plan, state, saver)
-        saver.save(step, state)
+      stopped = bool(self.stop) and not final
+      log_now = final or step % settings.log_period == 0
+      save_now = final or stopped or step % settings.checkpoint_period == 0
+      if log_now or save_now:
+        self._check_finite(step, state, metrics)
+      if log_now:
+        self.log.train(step, _row(self.job, step, state, metrics))
+      if save_now:
+        self.saver.save(step, state)
+      if stopped:
+        raise Interrupted(self._how_to_go_on(step))
       if settings.eval_period and step % settings.eval_period == 0:
-        scores = _evaluate(settings, config, state, step, history, writer)
-        progress.note(f'step {step}: {_scores_line(scores)}')
-        last_time, last_step = time.monotonic(), step
-      if on_step is not None:
-        on_step(step)
-  writer.flush()
-  step = max(start, settings.train_steps)
-  delta, params = saver.delta(step, state)
-  delta_path = root / run_checkpoints.DELTA
-  container.write(delta, delta_path)
-  return TrainResult(
-    root=root,
-    step=step,
-    params=params,
-    delta=delta,
-    delta_path=delta_path,
-    plan=plan,
-    scores=scores,
-    checkpoint_sizes=saver.sizes(),
-  )
+        scores = _evaluate(self.job, state)
+        self.log.evaluation(step, scores)
+      if self.on_step is not None:
+        self.on_step(step)
+    return state, scores
 
-
-class _Saver:
-  """Writes and reads the checkpoints of one run."""
-
-  def __init__(
-    self,
-    settings: TrainSettings,
-    seed: seeds.Seed,
-    root: pathlib.Path,
-    plan: plans.Plan,
-    batches: data.TrainBatches,
-  ):
-    self._settings = settings
-    self._seed = seed
-    self._root = root
-    self._plan = plan
-    self._batches = batches
-    self._made: tuple[int, SubsetDelta, Any] | None = None
-
-  def newest(self, state: TrainState) -> tuple[int, TrainState]:
-    atomic.remove_leftovers(self._root / run_checkpoints.FOLDER)
-    found = run_checkpoints.steps(self._root)
-    if not found:
-      return 0, state
-    step = found[-1]
-    if step > self._settings.train_steps:
-      raise run_dir.RunDirError(
-        f'{str(self._root)!r} has already taken {step} steps, more than '
-        f'train_steps={self._settings.train_steps}'
-      )
-    return step, run_checkpoints.restore(
-      self._root,
-      step,
-      state,
-      seed_fingerprint=self._seed.fingerprint,
-      restore_dataset=self._batches.restore,
-    )
-
-  def delta(self, step: int, state: TrainState) -> tuple[SubsetDelta, Any]:
-    # The last checkpoint and the run's result are of the same step.
-    if self._made is not None and self._made[0] == step:
-      return self._made[1:]
-    params = jax.device_get(state.params)
-    plan = self._plan
-    delta = delta_lib.diff(
-      self._seed.params,
-      params,
-      method=plan.method.name,
-      epsilon=self._settings.epsilon,
-      budget=plan.budget,
-      silo_rule=_silo_rule(self._settings),
-      step=step,
-    )
-    self._made = (step, delta, params)
-    return delta, params
-
-  def save(self, step: int, state: TrainState) -> None:
-    try:
-      delta, _ = self.delta(step, state)
-    except NonFiniteValueError as error:
+  def _check_finite(
+    self, step: int, state: TrainState, metrics: StepMetrics
+  ) -> None:
+    loss = float(metrics.loss)
+    if not math.isfinite(loss):
       raise NonFiniteLossError(
-        f'after step {step}: {error}; {self.last()}. Lower the learning rate '
-        'or clip the gradients'
-      ) from error
-    try:
-      run_checkpoints.save(
-        self._root,
-        step,
-        state,
-        delta,
-        seed_location=self._seed.location,
-        save_dataset=self._batches.save,
-        keep=self._settings.keep,
+        f'the loss is {loss} at step {step}; {self.saver.describe_newest()}. '
+        'Lower the learning rate, clip the gradients (clip_norm), or look for '
+        'bad values in the seed'
       )
-    except OSError as error:
-      if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-        raise
-      raise OSError(
-        error.errno,
-        f'no space left for the checkpoint of step {step} in '
-        f'{str(self._root)!r}; {self.last()}. Free some space and run the '
-        'same command again',
-      ) from error
+    selective.raise_if_invalid(self.job.plan, state.selective)
 
-  def last(self) -> str:
-    found = run_checkpoints.steps(self._root)
-    if not found:
-      return 'there is no earlier checkpoint'
-    return f'the last good checkpoint is of step {found[-1]}'
-
-  def sizes(self) -> run_checkpoints.Sizes:
-    step = run_checkpoints.steps(self._root)[-1]
-    return run_checkpoints.sizes(self._root, step)
-
-
-def _silo_rule(settings: TrainSettings) -> str:
-  scheme = (
-    settings.silos if settings.silos is not None else (settings.method.silos)
-  )
-  return scheme if isinstance(scheme, str) else repr([tuple(r) for r in scheme])
-
-
-def _subset_size(plan: plans.Plan, state: TrainState) -> int:
-  if plan.method.score is None:
-    return plan.total
-  return int(np.asarray(state.selective.metrics.subset_size, np.int64).sum())
-
-
-def _check_finite(
-  loss: float,
-  step: int,
-  plan: plans.Plan,
-  state: TrainState,
-  saver: _Saver,
-) -> None:
-  if not math.isfinite(loss):
-    raise NonFiniteLossError(
-      f'the loss is {loss} at step {step}; {saver.last()}. Lower the learning '
-      'rate, clip the gradients (clip_norm), or look for bad values in the seed'
+  def _how_to_go_on(self, step: int) -> str:
+    return (
+      f'stopped by {self.stop.signal_name} after step {step} of '
+      f'{self.job.settings.train_steps}; the state is saved in '
+      f'{str(self.saver.root)!r}: run the same command again to go on'
     )
-  selective.raise_if_invalid(plan, state.selective)
 
 
-def _evaluate(
-  settings: TrainSettings,
-  config: NetworkConfig,
-  state: TrainState,
-  step: int,
-  history: History,
-  writer: Any,
-) -> dict[str, dict[str, float]]:
-  scores = evaluation.evaluate_params(
+def _row(
+  job: _Job, step: int, state: TrainState, metrics: StepMetrics
+) -> dict[str, float]:
+  """Returns the numbers of a step for the history."""
+  chosen = state.selective.metrics
+  return {
+    'loss': float(metrics.loss),
+    'accuracy': float(metrics.accuracy),
+    'gradient_norm': float(metrics.gradient_norm),
+    'learning_rate': float(job.settings.schedule()(step - 1)),
+    'subset_size': (
+      job.plan.total
+      if job.plan.method.score is None
+      else int(np.asarray(chosen.subset_size, np.int64).sum())
+    ),
+    'churn': int(chosen.churn),
+    'passes': int(chosen.passes),
+  }
+
+
+def _evaluate(job: _Job, state: TrainState) -> dict[str, dict[str, float]]:
+  settings = job.settings
+  return evaluation.evaluate_params(
     settings.mixture_or_task_name,
-    config,
+    job.config,
     state.params,
     feature_lengths=settings.task_feature_lengths,
     split=settings.eval_split,
     num_examples=settings.eval_examples,
     beam_size=settings.beam_size,
-  )
-  flat = {f'{t}/{m}': v for t, ms in scores.items() for m, v in ms.items()}
-  history.add('eval', step, flat)
-  writer.write_scalars(step, {f'eval/{k}': v for k, v in flat.items()})
-  return scores
-
-
-def _scores_line(scores: dict[str, dict[str, float]]) -> str:
-  return ', '.join(
-    f'{task} {metric} {value:.2f}'
-    for task, metrics in scores.items()
-    for metric, value in metrics.items()
+    use_cached=settings.use_cached,
   )

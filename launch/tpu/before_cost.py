@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import click
 
 from dst_t5x.planning import slices
+from dst_t5x.recipes import worker_flags
 
-from . import command_lines, text_columns, worker_flags
+from . import command_lines, text_columns
 from .state_file import Run
 
 
@@ -88,6 +89,28 @@ def labels(given: Sequence[str]) -> dict[str, str]:
   return pairs
 
 
+def check_output(main: str, flags: Sequence[str]) -> None:
+  """Refuses a main whose output would die with the TPU.
+
+  Args:
+    main: 'train', 'eval' or 'infer'.
+    flags: T5X's.
+
+  Raises:
+    ValueError: if the main does not write to a bucket.
+  """
+  folder = worker_flags.output_folder(main, flags)
+  if folder and folder.startswith('gs://'):
+    return
+  name = worker_flags.OUTPUT_MACROS[main]
+  problem = f'{name} is {folder!r}' if folder else f'no flag binds {name}'
+  raise ValueError(
+    f'{problem}: give --gin.{name}="\'gs://BUCKET/FOLDER\'", because a '
+    "worker's own disk is deleted with the TPU, also by a preemption; or "
+    '--allow-local-model-dir if that is meant'
+  )
+
+
 def check_run(run: Run, *, allow_local: bool, ignore_plan: bool) -> None:
   """Prints the plan of a run, and refuses one that cannot go well.
 
@@ -100,18 +123,19 @@ def check_run(run: Run, *, allow_local: bool, ignore_plan: bool) -> None:
     ValueError: if something is wrong; it says what would work.
   """
   # Imports JAX, which `list` and `delete` can do without.
-  from dst_t5x.planning import recipe_plan
+  from dst_t5x.planning import plan_table, recipe_plan
 
   for file in run.files:
     worker_flags.check_below(file)
     if not pathlib.Path(file).is_file():
       raise ValueError(f'--file {file} does not exist')
   main = run.main or 'train'
-  worker_flags.local_files(run.flags)
+  worker_flags.files_to_copy(run.flags)
   worker_flags.for_workers(run.flags)
-  worker_flags.check_output(main, run.flags, allow_local=allow_local)
+  if not allow_local:
+    check_output(main, run.flags)
   plan = recipe_plan.of_recipe(run.flags, slices.parse(run.accelerator))
-  click.echo(text_columns.columns(plan.rows()))
+  click.echo(text_columns.columns(plan_table.rows(plan)))
   # The plan is of a training, which takes more memory than the other mains.
   if main == 'train' and not plan.fits and not ignore_plan:
     raise ValueError(

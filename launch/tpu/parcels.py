@@ -11,9 +11,8 @@ import tarfile
 from collections.abc import Sequence
 
 from dst_t5x.arrays import atomic
-from dst_t5x.recipes import gin_path
+from dst_t5x.recipes import gin_path, worker_flags
 
-from . import worker_flags
 from .state_file import Run
 
 WORKER = pathlib.Path(__file__).resolve().parent / 'worker'
@@ -95,11 +94,13 @@ def write_recipe(run: Run) -> None:
     ValueError: if a file lies outside the working directory.
     OSError: if a file cannot be read or written.
   """
-  names = [*worker_flags.local_files(run.flags), *run.files]
-  for name in names:
+  pairs = {
+    file.name: file.path for file in worker_flags.files_to_copy(run.flags)
+  }
+  for name in run.files:
     worker_flags.check_below(name)
-  pairs = [(pathlib.Path(name), name) for name in dict.fromkeys(names)]
-  _write(run, 'recipe.tar', pairs)
+    pairs[name] = pathlib.Path(name)
+  _write(run, 'recipe.tar', [(path, name) for name, path in pairs.items()])
 
 
 def write_lifetime(run: Run) -> None:

@@ -14,6 +14,7 @@ import click
 
 from dst_t5x.commands import common
 from dst_t5x.planning import slices
+from dst_t5x.recipes import gin_flags
 
 from .. import launch_options
 from . import (
@@ -24,7 +25,6 @@ from . import (
   step_table,
   text_columns,
   whole_run,
-  worker_flags,
 )
 from .gcloud import Gcloud
 from .session import Session
@@ -53,15 +53,15 @@ def tpu() -> None:
 @common.json_option
 def plan(accelerator: str, as_json: bool, flags: tuple[str, ...]) -> None:
   """Show the accelerator, the mesh and the bytes a device, before any cost."""
-  from dst_t5x.planning import recipe_plan
+  from dst_t5x.planning import plan_table, recipe_plan
 
   planned = recipe_plan.of_recipe(
-    worker_flags.normal(flags), slices.parse(accelerator)
+    gin_flags.normal(flags), slices.parse(accelerator)
   )
   if as_json:
     click.echo(json.dumps(planned.to_json(), indent=2))
   else:
-    click.echo(text_columns.columns(planned.rows()))
+    click.echo(text_columns.columns(plan_table.rows(planned)))
 
 
 def _help(step: Step) -> str:
@@ -108,7 +108,7 @@ def create(name: str, gcloud: Gcloud, dry_run: bool, **given: Any) -> None:
 
 def _with_files(run: Run, given: dict[str, Any]) -> Run:
   """Returns a run with other files, of those that were given."""
-  flags = tuple(worker_flags.normal(given['flags'])) or run.flags
+  flags = tuple(gin_flags.normal(given['flags'])) or run.flags
   return dataclasses.replace(
     run, flags=flags, files=given['files'] or run.files
   )
@@ -119,7 +119,7 @@ def _with_main(run: Run, given: dict[str, Any]) -> Run:
   run = dataclasses.replace(
     run,
     main=given['main'],
-    flags=tuple(worker_flags.normal(given['flags'])),
+    flags=tuple(gin_flags.normal(given['flags'])),
     done=whole_run.without_start(run),
   )
   before_cost.check_run(

@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from dst_t5x.delta.file import container
+from dst_t5x.recipes import worker_flags
 
 from . import (
   command_lines,
   main_status,
   parcels,
   state_file,
-  worker_flags,
   workers,
 )
 from .resources import Resource
@@ -243,7 +243,7 @@ def _follow(session: Session, commands: Sequence[Command]) -> Outputs:
 
 def _fetch(session: Session) -> list[Command]:
   run = session.run
-  folder = worker_flags.output('train', run.flags) or 'MODEL_DIR'
+  folder = worker_flags.output_folder('train', run.flags) or 'MODEL_DIR'
   return [
     Command(
       command_lines.script(run, 'export.sh', folder, _DELTA, worker='0'),
@@ -254,7 +254,7 @@ def _fetch(session: Session) -> list[Command]:
 
 
 def _check_model_dir(session: Session) -> None:
-  if worker_flags.output('train', session.run.flags) is None:
+  if worker_flags.output_folder('train', session.run.flags) is None:
     raise ValueError('no flag of the run binds MODEL_DIR: nothing to fetch')
 
 

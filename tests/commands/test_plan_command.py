@@ -90,6 +90,18 @@ def test_a_given_split_is_kept(compiled):
   ] == [['--gin.NUM_PARTITIONS=16'], ['--gin.NUM_PARTITIONS=8']]
 
 
+def test_a_split_of_the_users_own_file_is_kept(compiled, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / 'mine.gin').write_text("include 'base.gin'\n")
+  (tmp_path / 'base.gin').write_text('NUM_PARTITIONS = 8\n')
+  defaults = ('tasks/super_glue.gin', 'runs/finetune_t5x.gin', 'mine.gin')
+  files = [word for name in defaults for word in ('--gin_file', name)]
+  result = run(*XXL, *files)
+  assert 'data 8 × model 8' in result.output
+  ((_, flags, _),) = compiled
+  assert not any('NUM_PARTITIONS' in flag for flag in flags)
+
+
 def test_what_cannot_fit_is_not_compiled(compiled):
   result = run(
     'plan', '--model', 'xxl', '--topology', 'v4-8', '--epsilon', '1e-4'

@@ -144,7 +144,7 @@ def with_search(change):
 
 def at_or_above(table, silos, limits):
   return {
-    p: table.of(p) >= limits[silos.placements[p].silos[0]]
+    p: table.scores(p) >= limits[silos.placements[p].silos[0]]
     for p in silos.placements
   }
 

@@ -147,6 +147,57 @@ def test_any_other_use_of_an_update_is_refused(use):
     use(update)
 
 
+@pytest.mark.parametrize('jitted', [False, True])
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16, jnp.float16])
+def test_the_norm_of_updates_is_that_of_the_differences(dtype, jitted):
+  rng = np.random.default_rng(0)
+  seed = {
+    'w': jnp.asarray(rng.normal(size=(8, 9)), dtype),
+    'b': jnp.asarray(rng.normal(size=5), dtype),
+  }
+  tx = selective_tuning(
+    optax.adamw(0.3, weight_decay=0.1), methods.dst(), epsilon=0.25
+  )
+
+  def update(gradients, state, params):
+    updates, state = tx.update(gradients, state, params)
+    return updates, state, optax.global_norm(updates)
+
+  now, state = seed, tx.init(seed)
+  for _ in range(3):
+    gradients = jax.tree.map(
+      lambda x: jnp.asarray(rng.normal(size=x.shape), dtype), seed
+    )
+    updates, state, norm = (jax.jit(update) if jitted else update)(
+      gradients, state, now
+    )
+    new: Any = optax.apply_updates(now, updates)
+    steps = [
+      np.asarray(new[path], np.float64) - np.asarray(now[path], np.float64)
+      for path in now
+    ]
+    expected = np.sqrt(sum(np.sum(step**2) for step in steps))
+    assert expected > 0
+    # The norm is computed in the parameters' dtype, as optax does.
+    tolerance = 50 * float(jnp.finfo(dtype).eps)
+    np.testing.assert_allclose(float(norm), expected, rtol=tolerance)
+    np.testing.assert_array_equal(norm, optax.global_norm(updates))
+    now = new
+
+
+def test_updates_cross_a_jit_and_a_conditional():
+  seed = {'w': jnp.float32([3, -2, 1, 0.5])}
+  tx = selective_tuning(optax.sgd(0.1), methods.dst(), epsilon=0.25)
+  updates, _ = jax.jit(tx.update)({'w': jnp.ones(4)}, tx.init(seed), seed)
+  now = jax.jit(optax.apply_updates)(seed, updates)
+  np.testing.assert_array_equal(now['w'], np.float32([2.9, -2, 1, 0.5]))
+  zeros = jax.tree.map(jnp.zeros_like, updates)
+  chosen = jax.lax.cond(jnp.bool_(False), lambda: updates, lambda: zeros)
+  np.testing.assert_array_equal(
+    optax.apply_updates(seed, chosen)['w'], seed['w']
+  )
+
+
 def test_zero_updates_change_nothing_so_multisteps_works():
   seed = {'w': jnp.float32([3, -2, 1, 0.5])}
   tx = optax.MultiSteps(

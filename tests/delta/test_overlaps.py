@@ -50,14 +50,14 @@ EMPTY = _delta({})
 
 
 def test_by_hand():
-  counts = overlaps.common([A, B, EMPTY])
+  counts = overlaps.overlap_counts([A, B, EMPTY])
   np.testing.assert_array_equal(
-    overlaps.overlap(counts),
+    overlaps.overlap_fractions(counts),
     [[1, 2 / 4, 0], [2 / 5, 1, 0], [np.nan] * 3],
   )
   modules = {
-    name: overlaps.overlap(each)
-    for name, each in overlaps.by_module(counts).items()
+    name: overlaps.overlap_fractions(each)
+    for name, each in overlaps.counts_by_module(counts).items()
   }
   assert list(modules) == ['encoder/attention', 'encoder/mlp']
   np.testing.assert_array_equal(
@@ -75,10 +75,15 @@ _subsets = st.fixed_dictionaries(
 
 @hypothesis.given(st.lists(_subsets, min_size=1, max_size=4))
 def test_against_sets(chosen):
-  found = overlaps.overlap(overlaps.common([_delta(each) for each in chosen]))
+  found = overlaps.overlap_fractions(
+    overlaps.overlap_counts([_delta(each) for each in chosen])
+  )
   whole = [
     {(p, i) for p, held in each.items() for i in held} for each in chosen
   ]
+  np.testing.assert_array_equal(
+    found, delta_lib.overlap([_delta(each) for each in chosen])
+  )
   for a, left in enumerate(whole):
     for b, right in enumerate(whole):
       if left:
@@ -89,14 +94,16 @@ def test_against_sets(chosen):
 
 def test_refusals():
   with pytest.raises(delta_lib.WrongSeedError, match='different seeds'):
-    overlaps.common([A, _delta({}, seed=HASHES[1])])
+    overlaps.overlap_counts([A, _delta({}, seed=HASHES[1])])
   other = _delta({WI0: {0}}, sizes={WI0: 9})
   with pytest.raises(delta_lib.ShapeMismatchError, match=r'\(8,\).*\(9,\)'):
-    overlaps.common([A, other])
+    overlaps.overlap_counts([A, other])
   with pytest.raises(delta_lib.DeltaError, match='no deltas'):
-    overlaps.common([])
+    overlaps.overlap_counts([])
   with pytest.raises(delta_lib.DeltaError, match='no parameters'):
-    overlaps.overlap(overlaps.common([EMPTY]))
+    overlaps.overlap_fractions(overlaps.overlap_counts([EMPTY]))
+  with pytest.raises(delta_lib.DeltaError, match='no parameters'):
+    delta_lib.overlap([EMPTY])
 
 
 @pytest.fixture

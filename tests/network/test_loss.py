@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from dst_t5x.arrays import paths
-from dst_t5x.network import loss as loss_module
+from dst_t5x.network import token_loss as loss_module
 from dst_t5x.network import transformer
-from dst_t5x.network.loss import cross_entropy, loss
 from dst_t5x.network.network_config import NetworkConfig
+from dst_t5x.network.token_loss import cross_entropy, loss
 
 CONFIG = NetworkConfig(
   vocab_size=7,

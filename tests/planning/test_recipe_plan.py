@@ -3,8 +3,8 @@
 import pytest
 
 from dst_t5x.core.silos import SiloError
-from dst_t5x.planning import recipe_plan, slices
-from dst_t5x.recipes import recipe
+from dst_t5x.planning import plan_table, recipe_plan, slices
+from dst_t5x.recipes.gin_flags import RecipeError
 
 TINY = ('--gin_file=models/byte_tiny.gin', '--gin.EPSILON=0.01')
 # Parameters of the bundled seed's network, as `dst-t5x seed info` counts them
@@ -14,6 +14,10 @@ TOTAL = 517_760
 
 def plan(*arguments, slice_='v5e-4'):
   return recipe_plan.of_recipe(arguments, slices.parse(slice_))
+
+
+def verdict(counted):
+  return dict(plan_table.rows(counted))['fits']
 
 
 def test_counts_every_copy():
@@ -56,7 +60,7 @@ def test_methods_keep_what_they_need(method, seeds, subsets):
 def test_seed_in_the_hosts_memory():
   found = plan(*TINY, "--gin.SEED_MEMORY_KIND='pinned_host'")
   assert (found.seed, found.seed_on_host) == (0, 4 * TOTAL)
-  assert 'on the host' in dict(found.rows())['bytes of seed a device']
+  assert 'on the host' in dict(plan_table.rows(found))['bytes of seed a device']
 
 
 def test_without_overlap_no_first_subset():
@@ -66,7 +70,7 @@ def test_without_overlap_no_first_subset():
 def test_unknown_optimizer_is_not_counted():
   found = plan(*TINY, '--gin.OPTIMIZER=@inner.Optax()')
   assert found.inner_state is None
-  rows = dict(found.rows())
+  rows = dict(plan_table.rows(found))
   assert rows['bytes of inner state a device'] == 'not counted: inner.Optax'
   assert found.to_json()['bytes_per_device']['inner_state'] is None
 
@@ -75,10 +79,10 @@ def test_what_does_not_fit_says_what_would():
   xxl = ('--gin_file=models/t5_1_1_xxl.gin', '--gin.EPSILON=1e-6')
   found = plan(*xxl, slice_='v5p-128')
   assert not found.fits
-  assert dict(found.rows())['fits'].startswith('no; NUM_PARTITIONS=2 would')
+  assert verdict(found).startswith('no; NUM_PARTITIONS=2 would')
   assert plan(*xxl, '--gin.NUM_PARTITIONS=2', slice_='v5p-128').fits
   lost = plan(*xxl, slice_='v4-8')
-  assert dict(lost.rows())['fits'].startswith('no, however it is split')
+  assert verdict(lost).startswith('no, however it is split')
   assert not lost.to_json()['fits_without_activations']
 
 
@@ -92,13 +96,13 @@ def test_what_does_not_fit_says_what_would():
   ],
 )
 def test_refuses(arguments, message):
-  with pytest.raises(recipe.RecipeError, match=message):
+  with pytest.raises(RecipeError, match=message):
     plan(*TINY, *arguments)
 
 
 def test_refuses_a_split_that_a_parameter_does_not_allow():
   # The heads of the bias cannot be split into 16.
-  with pytest.raises(recipe.RecipeError, match=r'does not divide \d+, axis 0'):
+  with pytest.raises(RecipeError, match=r'does not divide \d+, axis 0'):
     plan(*TINY, '--gin.NUM_PARTITIONS=16', slice_='v5e-16')
 
 

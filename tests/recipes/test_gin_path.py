@@ -6,6 +6,7 @@ import sys
 import pytest
 from click.testing import CliRunner
 
+import dst_t5x
 from dst_t5x.commands import cli
 from dst_t5x.recipes import gin_path
 
@@ -15,7 +16,7 @@ def layout(tmp_path, monkeypatch):
   """Puts the module into an empty folder, with no T5X to be found."""
   package = tmp_path / 'place' / 'dst_t5x'
   package.mkdir(parents=True)
-  monkeypatch.setattr(gin_path, '__file__', str(package / 'gin_path.py'))
+  monkeypatch.setattr(dst_t5x, '__file__', str(package / '__init__.py'))
   monkeypatch.setattr(sys, 'path', [str(tmp_path / 'path')])
   monkeypatch.delitem(sys.modules, 't5x', raising=False)
   return package
@@ -56,7 +57,7 @@ def test_comma(layout, monkeypatch):
   place = layout.parent.parent / 'a,b' / 'dst_t5x'
   shutil.copytree(layout, place)
   (place / 'gin').mkdir()
-  monkeypatch.setattr(gin_path, '__file__', str(place / 'gin_path.py'))
+  monkeypatch.setattr(dst_t5x, '__file__', str(place / '__init__.py'))
   with pytest.raises(ValueError, match='comma'):
     gin_path.search_paths()
 

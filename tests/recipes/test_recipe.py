@@ -3,7 +3,7 @@
 import gin
 import pytest
 
-from dst_t5x.recipes import recipe
+from dst_t5x.recipes import gin_flags, recipe
 from tests import gin_mains
 from tests.gin_headers import T5X_ROOT
 
@@ -11,7 +11,7 @@ XXL = '--gin_file=models/t5_1_1_xxl.gin'
 
 
 def read(*arguments):
-  return recipe.read(recipe.flags(arguments))
+  return recipe.read(gin_flags.parse(arguments))
 
 
 def test_defaults_fill_what_is_not_said():
@@ -110,12 +110,12 @@ def test_as_gin_reads_it():
   ],
 )
 def test_refuses(arguments, message):
-  with pytest.raises(recipe.RecipeError, match=message):
+  with pytest.raises(gin_flags.RecipeError, match=message):
     read(*arguments)
 
 
 def test_names_the_file_that_is_not_gin(tmp_path):
   file = tmp_path / 'bad.gin'
   file.write_text('A = (\n')
-  with pytest.raises(recipe.RecipeError, match=r'bad\.gin is not gin'):
+  with pytest.raises(gin_flags.RecipeError, match=r'bad\.gin is not gin'):
     read(f'--gin_file={file}')

@@ -23,6 +23,7 @@ from dst_t5x.delta.file import container
 from dst_t5x.network.network_config import NetworkConfig
 from dst_t5x.standalone import history, run_checkpoints, run_dir, training
 from dst_t5x.standalone.interrupts import Interrupted
+from dst_t5x.standalone.seed_network import network_config
 
 pytestmark = pytest.mark.usefixtures('one_device')
 
@@ -282,9 +283,9 @@ def test_a_network_that_contradicts_the_seed_is_refused(tiny_seed):
   own = NetworkConfig.from_dict(tiny_seed.config)
   # The tensors have the same shapes with half the heads, twice as wide.
   other = dataclasses.replace(own, num_heads=1, head_dim=8)
-  assert training.network_config(tiny_seed, own) == own
+  assert network_config(tiny_seed, own) == own
   with pytest.raises(ValueError, match='num_heads: 2 in the seed, 1 named'):
-    training.network_config(tiny_seed, other)
+    network_config(tiny_seed, other)
 
 
 def test_dropout_is_off_by_default_and_changes_the_run(

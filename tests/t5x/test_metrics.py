@@ -7,7 +7,7 @@ import pytest
 from dst_t5x.core import methods, plans, selective, silos
 from dst_t5x.hooks import subset_metrics
 from dst_t5x.network import transformer
-from dst_t5x.recipes import recipe
+from dst_t5x.recipes import gin_flags, recipe
 from tests.t5x import runs
 
 
@@ -94,7 +94,7 @@ def test_modules_join_the_layers():
 
 def test_of_a_model_with_more_parameters_than_int32_counts():
   read = recipe.read(
-    recipe.flags(['--gin_file=models/t5_1_1_xxl.gin', '--gin.EPSILON=1e-6'])
+    gin_flags.parse(['--gin_file=models/t5_1_1_xxl.gin', '--gin.EPSILON=1e-6'])
   )
   seed = transformer.param_shapes(read.network)
   plan = plans.make(methods.dst(), seed, epsilon=1e-6)

@@ -17,8 +17,8 @@ from t5x.examples.t5 import network  # type: ignore
 from dst_t5x.arrays.paths import named_leaves
 from dst_t5x.core import methods
 from dst_t5x.hooks import inner, optimizer, partitioning
-from dst_t5x.planning import recipe_plan, slices
-from dst_t5x.recipes import recipe
+from dst_t5x.planning import parameter_bytes, recipe_plan, slices
+from dst_t5x.recipes import gin_flags, recipe
 from tests.t5x import libtpu
 
 BATCH = (
@@ -36,7 +36,7 @@ def test_counts_what_t5x_keeps(parts):
     '--gin.EPSILON=0.01',
     f'--gin.NUM_PARTITIONS={parts}',
   ]
-  read = recipe.read(recipe.flags(arguments))
+  read = recipe.read(gin_flags.parse(arguments))
   # Wide enough for some parameters to be factored, and some not.
   read = read._replace(
     network=dataclasses.replace(read.network, emb_dim=256, mlp_dim=256)
@@ -75,7 +75,7 @@ def test_counts_what_t5x_keeps(parts):
   specs = inner.named_axes(axes.params)
   for path, spec in specs.items():
     split = [i for i, axis in enumerate(spec or ()) if axis == 'model']
-    known = recipe_plan.split_axis(path)
+    known = parameter_bytes.split_axis(path)
     assert split == ([] if known is None else [known]), path
 
   def local(shapes, axes):

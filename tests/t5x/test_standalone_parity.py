@@ -22,8 +22,8 @@ from t5x.examples.t5 import network as t5x_network  # type: ignore
 from dst_t5x.arrays import paths
 from dst_t5x.network import layers, transformer
 from dst_t5x.network.decoding import decode
-from dst_t5x.network.loss import loss
 from dst_t5x.network.network_config import NetworkConfig
+from dst_t5x.network.token_loss import loss
 from dst_t5x.recipes import gin_path
 
 UNTIED = NetworkConfig(

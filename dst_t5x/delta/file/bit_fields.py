@@ -1,7 +1,7 @@
-"""Whole numbers side by side, each in its own number of bits.
+"""Whole numbers side by side, each in as many bits as its width says.
 
-Field i takes `widths[i]` bits, lowest bit first, right behind field i − 1; bit
-j of the stream is bit j % 8 of byte j // 8. The last byte is filled with zeros.
+Field i takes `widths[i]` bits, lowest bit first, right after field i − 1; bit j
+of the stream is bit j % 8 of byte j // 8. Zeros fill the last byte up.
 """
 
 import numpy as np
@@ -16,8 +16,8 @@ def pack(
   """Returns the fields as bytes.
 
   Args:
-    values: each below 2^width.
-    widths: from 0 to 63 (bits).
+    values: the fields, each below 2^width.
+    widths: width of every field, from 0 to 63 (bits).
 
   Returns:
     ceil(sum(widths) / 8) bytes.
@@ -31,8 +31,8 @@ def pack(
   ends = np.cumsum(widths)
   word, shift = _locate(ends - widths)
   # A field starts in one 64-bit word and can end in the next. Fields are
-  # narrower than a word, so no word is without a start, and words are or-ed
-  # over runs of starts.
+  # narrower than a word, so at least one starts in every word; all that start
+  # in the same word are or-ed together.
   words = np.zeros(int(word[-1]) + 2, np.uint64)
   runs = np.flatnonzero(np.diff(word, prepend=-1))
   words[:-1] = np.bitwise_or.reduceat(values << shift, runs)
@@ -45,18 +45,18 @@ def pack(
 def unpack(
   data: bytes | memoryview, widths: Int64[np.ndarray, ' k']
 ) -> UInt64[np.ndarray, ' k']:
-  """Returns the fields that `pack` wrote.
+  """Returns the fields that `pack` was given.
 
   Args:
-    data: exactly their bytes.
-    widths: from 0 to 63 (bits).
+    data: the bytes that `pack` returned, and no more.
+    widths: width of every field, from 0 to 63 (bits).
 
   Returns:
-    The values.
+    The fields.
 
   Raises:
-    ValueError: if there are more or fewer bytes, or the rest of the last one
-      is not zero.
+    ValueError: if there are more or fewer bytes, or bits after the last field
+      are not zero.
 
   Example:
     >>> unpack(bytes.fromhex('15'), np.int64([2, 3]))
@@ -79,10 +79,10 @@ def unpack(
 
 
 def byte_size(bits: int) -> int:
-  """Returns how many bytes hold so many bits.
+  """Returns how many bytes hold a number of bits.
 
   Args:
-    bits: count.
+    bits: number of bits (count).
 
   Returns:
     ceil(bits / 8).
@@ -97,5 +97,5 @@ def byte_size(bits: int) -> int:
 def _locate(
   starts: Int64[np.ndarray, ' k'],
 ) -> tuple[Int64[np.ndarray, ' k'], UInt64[np.ndarray, ' k']]:
-  """Returns the 64-bit word and the bit in it of every start."""
+  """Returns in which 64-bit word, and at which of its bits, fields start."""
   return starts >> 6, (starts & 63).astype(np.uint64)

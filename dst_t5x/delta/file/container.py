@@ -1,44 +1,24 @@
-"""Deltas as files: one safetensors file, specified in the README.
+"""Deltas as files: one safetensors file, specified in FORMAT.md.
 
-`write` streams: besides the delta itself it holds the coded positions only.
-`read` first checks a hash of the whole file, then believes nothing all the
-same: sizes, counts, order and ranges are checked before memory is taken for
-them, and nothing in a file is ever executed.
+`write` streams. `read` first checks a hash of the whole file, and even then
+trusts nothing: sizes, counts, order and ranges are checked before memory is
+taken for them, and nothing in a file is ever executed.
 """
 
 import hashlib
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import safetensors
 
-from dst_t5x.arrays import atomic, fingerprints, paths, safetensors_file
-from dst_t5x.delta import checks
-from dst_t5x.delta.file import (
-  numbers,
-  parsing,
-  replaced_values,
-  value_differences,
-)
-from dst_t5x.delta.file import table as delta_table
-from dst_t5x.delta.types import (
-  DeltaError,
-  DeltaFileError,
-  DeltaInfo,
-  SubsetDelta,
-)
-
-FORMAT = parsing.FORMAT
-VERSION = parsing.VERSION
+from dst_t5x.arrays import atomic, dtypes, safetensors_file
+from dst_t5x.delta.file import parsing, serializing
+from dst_t5x.delta.file.replaced_values import SeedValues
+from dst_t5x.delta.types import DeltaError, DeltaFileError, SubsetDelta
 
 _READ_SIZE = 1 << 16  # bytes
-_BY_CODE = {
-  code: fingerprints.DTYPES[name]
-  for name, code in safetensors_file.CODES.items()
-}
 
 
 def write(
@@ -52,8 +32,9 @@ def write(
   Args:
     delta: the delta.
     path: the file, ending in .safetensors.
-    seed: the seed's parameters. If given, values are stored as differences
-      from it where that is shorter, and reading needs the seed too.
+    seed: the seed's parameters, nested dict of arrays. If given, values are
+      stored as differences from it where that is shorter, and reading needs
+      the seed too.
 
   Returns:
     Size of the file (bytes).
@@ -66,6 +47,7 @@ def write(
 
   Example:
     >>> import tempfile
+    >>> import numpy as np
     >>> from dst_t5x import delta
     >>> d = delta.diff({'a': np.zeros(9)}, {'a': np.eye(3).reshape(-1)})
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -85,21 +67,21 @@ def write(
 
 
 def read(
-  path: str | os.PathLike[str], *, seed: replaced_values.Seed | None = None
+  path: str | os.PathLike[str], *, seed: SeedValues | None = None
 ) -> SubsetDelta:
   """Reads a delta, checked.
 
   Args:
     path: the file.
-    seed: the seed's parameters, or its opened checkpoint, for a file that was
-      written with them.
+    seed: the seed's parameters, nested dict of arrays, or its opened
+      checkpoint; needed only for a file that was written with a seed.
 
   Returns:
-    The delta; its arrays cannot be written to.
+    The delta; its arrays are read-only.
 
   Raises:
-    DeltaFileError: if there is no such file, it is none of ours or of a newer
-      version, or anything in it is not as it was written.
+    DeltaFileError: if there is no such file, it is no delta or of another
+      major version, or anything in it is not as it was written.
     DeltaError: of another kind, if the seed does not fit.
 
   Example:
@@ -131,7 +113,7 @@ def read(
 
 
 def sections(path: str | os.PathLike[str]) -> dict[str, int]:
-  """Returns how many bytes each part of a file takes, without reading it.
+  """Returns how many bytes each part of a file takes; reads its header alone.
 
   Args:
     path: the file.
@@ -152,11 +134,11 @@ def sections(path: str | os.PathLike[str]) -> dict[str, int]:
     with safetensors_file.open_safely(path) as handle:
       sizes = {}
       for name in handle.offset_keys():
-        part = handle.get_slice(name)
-        dtype = _BY_CODE.get(part.get_dtype())
+        tensor = handle.get_slice(name)
+        dtype = dtypes.BY_CODE.get(tensor.get_dtype())
         if dtype is None:
-          raise ValueError(f'{path}: {name!r} is {part.get_dtype()}')
-        sizes[name] = dtype.itemsize * math.prod(part.get_shape())
+          raise ValueError(f'{path}: {name!r} is {tensor.get_dtype()}')
+        sizes[name] = dtype.itemsize * math.prod(tensor.get_shape())
   except ValueError as error:
     raise DeltaFileError(str(error)) from error
   return {'header': os.path.getsize(path) - sum(sizes.values()), **sizes}
@@ -168,82 +150,17 @@ def _stream(
   """Yields the file, with the hash of all that came before at its end."""
   sha256 = hashlib.sha256()
 
-  def seal() -> Iterator[bytes]:
+  def digest() -> Iterator[bytes]:
     yield sha256.digest()
 
-  tensors = [*_tensors(delta, seed), _blob(parsing.DIGEST, 32, seal())]
-  for chunk in safetensors_file.stream(tensors, _header_text(delta)):
+  tensors = [
+    *serializing.tensors(delta, seed),
+    serializing.byte_tensor(parsing.DIGEST, 32, digest()),
+  ]
+  metadata = serializing.metadata(delta)
+  for chunk in safetensors_file.stream(tensors, metadata):
     sha256.update(chunk)
     yield chunk
-
-
-def _tensors(
-  delta: SubsetDelta, seed: Mapping[str, Any] | None
-) -> Iterator[safetensors_file.Tensor]:
-  replaced = None
-  if seed is not None:
-    flat = paths.flatten(seed)
-    checks.check_fits(flat, delta, "the seed's parameters")
-    replaced = checks.check_replaced(flat, delta)
-  by_dtype: dict[str, list[str]] = {}
-  for path, entry in delta.entries.items():
-    if entry.size:
-      by_dtype.setdefault(entry.dtype.name, []).append(path)
-  differences = []
-  # Wide dtypes first, so that every tensor is aligned in a memory map.
-  for dtype in sorted(by_dtype, key=_wide_first):
-    values = [delta.entries[path].values for path in by_dtype[dtype]]
-    if replaced is not None:
-      seeds = [replaced[path] for path in by_dtype[dtype]]
-      code = value_differences.encode(
-        np.concatenate(values), np.concatenate(seeds)
-      )
-      if code is not None:
-        differences.append(
-          _blob(parsing.DIFFERENCES + dtype, len(code), [code])
-        )
-        continue
-    count = sum(array.size for array in values)
-    yield safetensors_file.Tensor(
-      parsing.VALUES + dtype,
-      dtype,
-      [count],
-      count * fingerprints.DTYPES[dtype].itemsize,
-      _chunks(values),
-    )
-  yield from differences
-  table = delta_table.dump(delta)
-  yield _blob(parsing.PARAMETERS, len(table), [table])
-  code = numbers.encode(_distances(delta))
-  yield _blob(parsing.POSITIONS, len(code), [code])
-
-
-def _distances(delta: SubsetDelta) -> np.ndarray:
-  """Returns steps between positions, all parameters laid end to end."""
-  placed, offset = [np.full(1, -1)], 0
-  for entry in delta.entries.values():
-    placed.append(entry.positions + offset)
-    offset += math.prod(entry.shape)
-  return np.diff(np.concatenate(placed))
-
-
-def _chunks(values: Sequence[np.ndarray]) -> Iterator[memoryview]:
-  for array in values:
-    yield from fingerprints.little_endian_chunks(array)
-
-
-def _blob(name: str, size: int, chunks: Any) -> safetensors_file.Tensor:
-  return safetensors_file.Tensor(name, 'uint8', [size], size, chunks)
-
-
-def _header_text(delta: SubsetDelta) -> dict[str, str]:
-  version = delta_table.version(delta_table.dump(delta))
-  text = {'format': FORMAT, 'version': '.'.join(map(str, version))}
-  for name in DeltaInfo.__dataclass_fields__:
-    value = getattr(delta.info, name)
-    if value is not None:
-      text[name] = value if isinstance(value, str) else repr(value)
-  return text
 
 
 def _check_digest(name: str, handle: Any) -> None:
@@ -264,7 +181,3 @@ def _check_digest(name: str, handle: Any) -> None:
       f'is damaged: its content hashes to {sha256.hexdigest()}, and '
       f'{digest.hex()} was written'
     )
-
-
-def _wide_first(dtype: str) -> tuple[int, str]:
-  return -fingerprints.DTYPES[dtype].itemsize, dtype

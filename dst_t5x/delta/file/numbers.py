@@ -1,8 +1,8 @@
 """Positive whole numbers in close to as few bits as they can take.
 
-The numbers are distances between selected positions, which for a subset of
-density ε are nearly geometric, or differences between values. Two codes, and
-the encoder keeps the shorter result:
+The numbers are distances between selected positions, which are nearly geometric
+for a subset of density ε, or differences between values. There are two codes,
+and the encoder keeps the shorter result:
 
 Rice, for few numbers. With b chosen for all of them, v − 1 is split into its
 low b bits, stored as they are, and the rest q, stored as q zeros and a one.
@@ -12,8 +12,7 @@ rANS, for many. v = 2^e (1 + m/4) + low with m in 0..3 is split into the symbol
 max(0, e − 2) bits, stored as they are. Within such a bucket the distribution is
 so flat that this costs less than 0.01 bit a number.
 
-Source: R. F. Rice, JPL 79-22 (1979); the layout of bytes is specified in the
-README.
+Source: R. F. Rice, JPL 79-22 (1979). FORMAT.md specifies the bytes.
 """
 
 import itertools
@@ -33,14 +32,16 @@ _RANS_FROM = 1 << 12  # fewer are always Rice
 _MAX_RICE = 40
 _RANS = 64  # first byte; for Rice it is b
 _UNARY_BLOCK = 1 << 13  # bytes
-# A table of one symbol, the number of words, and 16 states (bytes).
+# Bytes of the smallest chunk: which symbols occur, the frequency of one, the
+# number of words, and 16 states.
 _LEAST_CHUNK = rans.SYMBOLS // 8 + 2 + 4 + 4 * 16
 
-# First number and low bits of every symbol.
+# The first number of every symbol, and how many low bits follow it.
 _EXPONENT = np.arange(4 * _MAX_RICE + 4) >> 2
 _WIDTH = np.maximum(_EXPONENT - 2, 0)
 _FIRST = (4 + (np.arange(_WIDTH.size) & 3) << _EXPONENT) >> 2
-# 1, 2, 3 have fewer than two bits below the highest.
+# Below 4, numbers have fewer than two bits after the highest one, so that some
+# symbols stand for nothing.
 _USED = np.ones(_WIDTH.size, bool)
 _USED[[1, 2, 3, 5, 7]] = False
 
@@ -52,7 +53,7 @@ def encode(numbers: Int64[np.ndarray, ' k']) -> bytes:
     numbers: from 1 to 2^40.
 
   Returns:
-    The bytes; none for no numbers.
+    The bytes; empty if there are no numbers.
 
   Raises:
     ValueError: if a number is out of range.
@@ -80,13 +81,13 @@ def encode(numbers: Int64[np.ndarray, ' k']) -> bytes:
 def decode(
   data: bytes | memoryview, count: int, *, largest: int = LARGEST
 ) -> Int64[np.ndarray, ' k']:
-  """Returns the numbers that `encode` got.
+  """Returns the numbers that `encode` was given.
 
   Args:
-    data: exactly their bytes.
-    count: how many they are. The caller bounds it: the result takes 8 bytes a
-      number, however few bytes they take here.
-    largest: the greatest that a number can be.
+    data: the bytes that `encode` returned, and no more.
+    count: how many numbers they hold. The caller bounds it: the result takes 8
+      bytes a number, however few bytes are read.
+    largest: the largest number allowed.
 
   Returns:
     The numbers, each from 1 to `largest`.
@@ -126,7 +127,7 @@ def decode(
 
 
 class _Reader:
-  """Bytes that are taken from the front, and never more than there are."""
+  """Bytes to be taken from the front, never more than are left."""
 
   def __init__(self, data: bytes | memoryview):
     self._data = memoryview(data)
@@ -147,22 +148,25 @@ class _Reader:
 
 
 def _chunks(count: int) -> list[tuple[int, int]]:
-  """Returns where chunks of equal size start and stop."""
+  """Returns where each of the equally large chunks starts and stops."""
   pieces = _pieces(count)
   ends = [count * i // pieces for i in range(pieces + 1)]
   return list(itertools.pairwise(ends))
 
 
 def _pieces(count: int) -> int:
+  """Returns the number of chunks."""
   return -(-count // CHUNK)
 
 
 def _blocks(count: int) -> Iterator[slice]:
+  """Yields the blocks whose low bits are packed together."""
   for start in range(0, count, BLOCK):
     yield slice(start, min(start + BLOCK, count))
 
 
 def _encode_rice(numbers: Int64[np.ndarray, ' k']) -> bytes:
+  """Returns the Rice code with the b that makes it shortest."""
   rest = numbers - 1
   guess = max(int(rest.mean()), 1).bit_length()
   sizes = {
@@ -190,20 +194,20 @@ def _decode_rice(
     for block in _blocks(out.size)
   ]
   unary = np.frombuffer(reader.take(reader.left), np.uint8)
-  found, last = 0, -1
+  decoded, last = 0, -1
   for start in range(0, unary.size, _UNARY_BLOCK):
     ends = np.flatnonzero(
       np.unpackbits(unary[start : start + _UNARY_BLOCK], bitorder='little')
     )
     if not ends.size:
       continue
-    if found + ends.size > out.size:
+    if decoded + ends.size > out.size:
       raise ValueError(f'more than {out.size} numbers in a Rice code')
     ends += 8 * start
-    out[found : found + ends.size] = np.diff(ends, prepend=last) - 1
-    found, last = found + ends.size, int(ends[-1])
-  if found < out.size or last // 8 != unary.size - 1:
-    raise ValueError(f'{found} of {out.size} numbers in a Rice code')
+    out[decoded : decoded + ends.size] = np.diff(ends, prepend=last) - 1
+    decoded, last = decoded + ends.size, int(ends[-1])
+  if decoded < out.size or last // 8 != unary.size - 1:
+    raise ValueError(f'{decoded} of {out.size} numbers in a Rice code')
   if int(out.max()) > LARGEST >> bits:
     raise ValueError('a number in a Rice code is too large')
   for block, packed in zip(_blocks(out.size), low, strict=True):
@@ -219,10 +223,10 @@ def _encode_chunk(numbers: Int64[np.ndarray, ' k']) -> bytes:
     # The exponent and the top two bits below the leading one, as a float has
     # them; exact, because the numbers are below 2⁵³.
     bits = numbers[block].astype(np.float64).view(np.int64)
-    found = (bits >> 50) - 4 * 1023
-    rest = (numbers[block] - _FIRST[found]).astype(np.uint64)
-    low.append(bit_fields.pack(rest, _WIDTH[found]))
-    symbols[block] = found
+    block_symbols = (bits >> 50) - 4 * 1023
+    rest = (numbers[block] - _FIRST[block_symbols]).astype(np.uint64)
+    low.append(bit_fields.pack(rest, _WIDTH[block_symbols]))
+    symbols[block] = block_symbols
   table = rans.frequencies(symbols)
   states, words = rans.encode(symbols, table)
   return b''.join(
@@ -251,8 +255,8 @@ def _decode_chunk(reader: _Reader, out: Int64[np.ndarray, ' k']) -> None:
   words = np.frombuffer(reader.take(2 * int(size)), '<u2')
   symbols = rans.decode(states, words, table, count=out.size)
   for block in _blocks(out.size):
-    found = symbols[block]
-    widths = _WIDTH[found]
+    block_symbols = symbols[block]
+    widths = _WIDTH[block_symbols]
     low = reader.take(bit_fields.byte_size(int(widths.sum())))
     rest = bit_fields.unpack(low, widths).astype(np.int64)
-    np.add(_FIRST[found], rest, out=out[block])
+    np.add(_FIRST[block_symbols], rest, out=out[block])

@@ -1,7 +1,7 @@
 """From the tensors and metadata of an opened file to a delta.
 
-Whoever wrote the file may have meant harm: every count is compared with the
-bytes that are there before memory is taken for it.
+A file may be forged on purpose: every count is compared with the bytes that are
+there before memory is taken for it.
 """
 
 import math
@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from dst_t5x.arrays import fingerprints, safetensors_file
-from dst_t5x.delta.file import numbers, replaced_values, value_differences
+from dst_t5x.arrays import dtypes
+from dst_t5x.delta.file import numbers, value_differences
 from dst_t5x.delta.file import table as delta_table
+from dst_t5x.delta.file.replaced_values import SeedValues, read_replaced
 from dst_t5x.delta.types import (
   DeltaEntry,
   DeltaError,
@@ -25,7 +26,7 @@ from dst_t5x.delta.types import (
 FORMAT = 'dst_t5x.delta'
 VERSION = (1, 1)
 
-# Names of the tensors; the last two are followed by a dtype.
+# Names of the tensors; a dtype follows the last two.
 PARAMETERS = 'parameters'
 POSITIONS = 'positions'
 DIGEST = 'sha256'
@@ -34,16 +35,16 @@ DIFFERENCES = 'differences.'
 
 
 def check_metadata(metadata: Mapping[str, str]) -> Mapping[str, str]:
-  """Checks that a file is a delta of a version that can be read.
+  """Checks that a file is a delta, of a version that can be read.
 
   Args:
-    metadata: of the safetensors file.
+    metadata: the safetensors file's.
 
   Returns:
-    The same.
+    The same metadata.
 
   Raises:
-    DeltaFileError: if it is not.
+    DeltaFileError: if the file is no delta, or of another major version.
 
   Example:
     >>> check_metadata({'format': 'dst_t5x.delta', 'version': '1.7'})['version']
@@ -65,44 +66,45 @@ def check_metadata(metadata: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def check_tensor(handle: Any, name: str, code: str, size: int | None) -> None:
-  """Checks that a tensor is there, is a list, and has a dtype and size.
+  """Checks that a file has a tensor of one axis, of a dtype and a size.
 
   Args:
     handle: the opened file.
-    name: of the tensor.
-    code: its dtype as safetensors writes it.
-    size: its length; None takes any.
+    name: name of the tensor.
+    code: the dtype that it must have, as safetensors writes it.
+    size: the length that it must have; None accepts any.
 
   Raises:
-    DeltaFileError: if one of that is not so.
+    DeltaFileError: if the tensor is missing or has another dtype or shape.
   """
   if name not in handle.keys():  # noqa: SIM118 (the handle is no mapping)
     raise DeltaFileError(f'has no tensor {name!r}')
-  part = handle.get_slice(name)
-  found = part.get_dtype(), list(part.get_shape())
-  if found[0] != code or len(found[1]) != 1 or size not in (None, found[1][0]):
+  tensor = handle.get_slice(name)
+  dtype, shape = tensor.get_dtype(), list(tensor.get_shape())
+  if dtype != code or len(shape) != 1 or size not in (None, shape[0]):
     raise DeltaFileError(
-      f'tensor {name!r} is {found[0]} {found[1]}; {code} '
+      f'tensor {name!r} is {dtype} {shape}; {code} '
       f'[{"any" if size is None else size}] is needed'
     )
 
 
 def parse(
-  handle: Any, metadata: Mapping[str, str], seed: replaced_values.Seed | None
+  handle: Any, metadata: Mapping[str, str], seed: SeedValues | None
 ) -> SubsetDelta:
   """Returns the delta in an opened file.
 
   Args:
     handle: the opened file, its hash checked.
     metadata: the file's, checked by `check_metadata`.
-    seed: the seed's parameters, or its opened checkpoint, if values are stored
-      as differences.
+    seed: the seed's parameters, nested dict of arrays, or its opened
+      checkpoint; needed if values are stored as differences.
 
   Returns:
     The delta.
 
   Raises:
-    DeltaError: if anything does not fit anything else.
+    DeltaError: if the parts of the file contradict each other, or the seed is
+      missing or does not fit.
     ValueError: if a coded part is damaged.
   """
   info = _info(metadata)
@@ -111,22 +113,24 @@ def parse(
   for row in table:
     if row.selected:
       counts[row.dtype] = counts.get(row.dtype, 0) + row.selected
-  coded = _check_names(handle, counts)
-  codes = {dtype: _bytes(handle, DIFFERENCES + dtype) for dtype in coded}
+  codes = {
+    dtype: _bytes(handle, DIFFERENCES + dtype)
+    for dtype in _check_names(handle, counts)
+  }
   for dtype, code in codes.items():
     value_differences.check_count(counts[dtype], code)
   values: dict[str, np.ndarray] = {}
   for dtype, count in counts.items():
-    if dtype not in coded:
+    if dtype not in codes:
       name = VALUES + dtype
-      check_tensor(handle, name, safetensors_file.CODES[dtype], count)
+      check_tensor(handle, name, dtypes.CODES[dtype], count)
       values[dtype] = np.asarray(handle.get_tensor(name))
   positions = _positions(_bytes(handle, POSITIONS), table)
-  if coded:
-    replaced = replaced_values.replaced(table, positions, seed, info)
+  if codes:
+    replaced = read_replaced(table, positions, seed, info)
     for dtype, code in codes.items():
-      seeds = [replaced[row.path] for row in table if row.dtype == dtype]
-      values[dtype] = value_differences.decode(code, np.concatenate(seeds))
+      old = [replaced[row.path] for row in table if row.dtype == dtype]
+      values[dtype] = value_differences.decode(code, np.concatenate(old))
   return SubsetDelta(_entries(table, positions, values), info)
 
 
@@ -159,15 +163,15 @@ def _info(metadata: Mapping[str, str]) -> DeltaInfo:
 
 
 def _check_names(handle: Any, counts: Mapping[str, int]) -> list[str]:
-  """Returns the dtypes whose values are coded; all tensors must be known."""
+  """Returns the dtypes whose values are coded; refuses unknown tensors."""
   names = set(handle.keys())
   coded = [dtype for dtype in counts if DIFFERENCES + dtype in names]
-  known = {PARAMETERS, POSITIONS, DIGEST} | {
+  expected = {PARAMETERS, POSITIONS, DIGEST} | {
     (DIFFERENCES if dtype in coded else VALUES) + dtype for dtype in counts
   }
-  if names != known:
+  if names != expected:
     raise DeltaFileError(
-      f'has the tensors {sorted(names)}; {sorted(known)} are needed'
+      f'has the tensors {sorted(names)}; {sorted(expected)} are needed'
     )
   return coded
 
@@ -187,21 +191,21 @@ def _positions(
   # In float64 this sum is exact as long as it is small enough to be right.
   if steps.sum(dtype=np.float64) > total:
     raise DeltaFileError(f'positions go beyond the {total} parameters')
-  placed = np.cumsum(steps, out=steps)
-  placed -= 1
+  places = np.cumsum(steps, out=steps)
+  places -= 1
   ends = np.cumsum([math.prod(row.shape) for row in table], dtype=np.int64)
-  found = np.diff(np.searchsorted(placed, ends), prepend=0)
+  counts = np.diff(np.searchsorted(places, ends), prepend=0)
   pieces, used, offset = [], 0, 0
-  for row, there, end in zip(table, found, ends, strict=True):
-    if there != row.selected:
+  for row, in_row, end in zip(table, counts, ends, strict=True):
+    if in_row != row.selected:
       raise DeltaFileError(
-        f'{row.path!r} has {there} positions, and its count is {row.selected}'
+        f'{row.path!r} has {in_row} positions, and its count is {row.selected}'
       )
-    piece = placed[used : used + row.selected]
+    piece = places[used : used + row.selected]
     piece -= offset
     pieces.append(piece)
     used, offset = used + row.selected, int(end)
-  for array in (placed, *pieces):
+  for array in (places, *pieces):
     array.flags.writeable = False
   return pieces
 
@@ -216,14 +220,14 @@ def _entries(
     array.flags.writeable = False
   entries = {}
   for row, flat_positions in zip(table, positions, strict=True):
-    part = np.empty(0, fingerprints.DTYPES[row.dtype])
+    own_values = np.empty(0, dtypes.DTYPES[row.dtype])
     if row.selected:
       start = used[row.dtype]
       used[row.dtype] = start + row.selected
-      part = values[row.dtype][start : used[row.dtype]]
+      own_values = values[row.dtype][start : used[row.dtype]]
     try:
       entries[row.path] = DeltaEntry(
-        row.shape, part.dtype, flat_positions, part
+        row.shape, own_values.dtype, flat_positions, own_values
       )
     except DeltaError as error:
       raise type(error)(f'{row.path!r}: {error}') from error

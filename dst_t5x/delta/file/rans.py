@@ -1,16 +1,16 @@
 """Entropy coding of small symbols, many at a time.
 
-Asymmetric numeral systems in the range variant (rANS): a state x is a number
-that holds the symbols, and a symbol of frequency f out of M = 2¹⁴, which starts
-at c in the table, is pushed by
+Asymmetric numeral systems in the range variant (rANS): a state x is one number
+that holds all symbols pushed so far. A symbol of frequency f out of M = 2¹⁴,
+whose slots in the table start at c, is pushed by
 
   x ← (x div f) M + c + (x mod f)
 
-and popped by looking up which symbol owns x mod M. A state is kept in
-[2¹⁶, 2³²): before a push that would leave it, its low 16 bits go out as one
-word; after a pop that leaves it, one word comes in.
+and popped by looking up which symbol owns the slot x mod M. A state is kept in
+[2¹⁶, 2³²): before a push that would exceed this range, the low 16 bits of the
+state are output as one word; after a pop that falls below it, one word is read.
 
-Symbol i belongs to lane i mod L. Each lane has its own state and all lanes
+Symbol i belongs to lane i mod L. Each lane has its own state, and all lanes
 share one stream of words, in the order in which popping needs them, so that
 NumPy handles L symbols with one call.
 
@@ -28,13 +28,14 @@ _MAX_LANES = 1024
 
 
 def lanes(count: int) -> int:
-  """Returns L for so many symbols.
+  """Returns the number of lanes L for a number of symbols.
 
-  The smallest power of two, from 16 to 1024, with count < 1024 L: enough lanes
-  to be quick, few enough that their states weigh little.
+  It is the smallest power of two from 16 to 1024 with count < 1024 L, or 1024
+  if there is none: enough lanes to be quick, few enough that their states weigh
+  little.
 
   Args:
-    count: of symbols.
+    count: number of symbols (count).
 
   Returns:
     Number of lanes.
@@ -50,13 +51,13 @@ def lanes(count: int) -> int:
 
 
 def frequencies(symbols: UInt8[np.ndarray, ' k']) -> Int64[np.ndarray, ' 256']:
-  """Returns a frequency of every symbol, near its share, that sum to M.
+  """Returns frequencies of all symbols, near their shares, that sum to M.
 
   Args:
     symbols: at least one.
 
   Returns:
-    Frequencies; positive for exactly the symbols that occur.
+    The frequency of every symbol; positive for exactly those that occur.
 
   Example:
     >>> f = frequencies(np.uint8([0, 0, 7]))
@@ -65,8 +66,9 @@ def frequencies(symbols: UInt8[np.ndarray, ' k']) -> Int64[np.ndarray, ' 256']:
   """
   counts = np.bincount(symbols, minlength=SYMBOLS).astype(np.int64)
   result = np.maximum(counts * TOTAL // symbols.size, counts > 0)
-  # What rounding left over goes to the most frequent symbol, which notices
-  # least; what it took too much comes from the largest, again and again.
+  # What rounding down left over goes to the most frequent symbol, whose code it
+  # changes least. If the sum is too large, because rare symbols were raised to
+  # 1, the most frequent symbols give it back, at most half of theirs at a time.
   while (rest := TOTAL - int(result.sum())) != 0:
     top = int(np.argmax(result))
     result[top] += max(rest, -(int(result[top]) // 2))
@@ -79,7 +81,7 @@ def encode(
   """Returns the states and words that hold the symbols.
 
   Args:
-    symbols: each with a positive frequency.
+    symbols: the symbols, each with a positive frequency.
     table: frequencies, summing to M.
 
   Returns:
@@ -94,14 +96,14 @@ def encode(
   width = lanes(symbols.size)
   states = np.full(width, _LOW, np.uint32)
   starts = (np.cumsum(table) - table).astype(np.uint32)
-  # A push leaves the range if x >= f 2³² / M. For f = M that is 2³² itself.
+  # A push exceeds the range if x >= f 2³² / M. For f = M that is 2³² itself.
   most = ((table << 32 - _BITS) - 1).astype(np.uint32)
   table = table.astype(np.uint32)
   words = []
   first = (symbols.size - 1) // width * width
   # Popping goes forwards, so pushing goes backwards.
   for start in range(first, -1, -width):
-    # Indices of NumPy's own kind are looked up twice as fast.
+    # NumPy looks indices of its own integer type up twice as fast.
     row = symbols[start : start + width].astype(np.intp)
     x = states[: row.size]
     full = x > most[row]
@@ -123,13 +125,13 @@ def decode(
   *,
   count: int,
 ) -> UInt8[np.ndarray, ' k']:
-  """Returns the symbols that `encode` got.
+  """Returns the symbols that `encode` was given.
 
   Args:
     states: as `encode` returned them.
     words: as `encode` returned them.
     table: frequencies, summing to M.
-    count: of symbols, at least one.
+    count: number of symbols, at least one.
 
   Returns:
     The symbols.
@@ -165,7 +167,7 @@ def decode(
       raise ValueError('the words of the symbols end too early')
     x[empty] = (x[empty] << np.uint32(16)) | new
     used += empty.size
-  # Every lane has been popped back to where pushing began.
+  # Every lane must be popped back to the state that pushing began with.
   if used != words.size or (states != _LOW).any():
     raise ValueError('the symbols are damaged')
   return symbols

@@ -9,27 +9,30 @@ from typing import Any
 
 import numpy as np
 
-from dst_t5x.arrays import fingerprints, flat_access, paths
+from dst_t5x.arrays import dtypes, flat_access, paths
 from dst_t5x.arrays.source import Source
-from dst_t5x.delta import checks
+from dst_t5x.delta import checks, verification
 from dst_t5x.delta.file import table as delta_table
 from dst_t5x.delta.types import DeltaFileError, DeltaInfo, WrongSeedError
 
-Seed = Mapping[str, Any] | Source
+# A seed as nested dict of arrays, or as an opened checkpoint.
+SeedValues = Mapping[str, Any] | Source
 
 
-def leaves(seed: Seed) -> tuple[Mapping[str, Any], Callable[[str], Any]]:
-  """Returns what parameters a seed has, and what gets one of them.
+def open_leaves(
+  seed: SeedValues,
+) -> tuple[Mapping[str, Any], Callable[[str], Any]]:
+  """Returns a seed's parameters without reading them, and how to read one.
 
   Args:
     seed: nested dict of arrays, or an opened checkpoint.
 
   Returns:
-    Something with shape and dtype for every path, and a function from a path
-    to the array.
+    An object with shape and dtype for every path, and a function from a path to
+    the array.
 
   Example:
-    >>> specs, get = leaves({'a': np.ones(2)})
+    >>> specs, get = open_leaves({'a': np.ones(2)})
     >>> specs['a'].shape, get('a')
     ((2,), array([1., 1.]))
   """
@@ -39,47 +42,47 @@ def leaves(seed: Seed) -> tuple[Mapping[str, Any], Callable[[str], Any]]:
   return seed.specs(), lambda path: seed.read(names=[path])[path]
 
 
-def replaced(
+def read_replaced(
   table: Sequence[delta_table.Parameter],
   positions: Sequence[np.ndarray],
-  seed: Seed | None,
+  seed: SeedValues | None,
   info: DeltaInfo,
 ) -> dict[str, np.ndarray]:
   """Returns the seed's values at the positions in a file.
 
   Args:
-    table: the file's.
-    positions: of every row, int64[k].
+    table: the file's table of parameters.
+    positions: flat positions of every row of the table, int64[k] each.
     seed: nested dict of arrays, or an opened checkpoint.
-    info: the file's.
+    info: the info of the file's delta.
 
   Returns:
     Values by path.
 
   Raises:
-    DeltaFileError: if there is no seed.
-    WrongSeedError: if it is another one.
-    DeltaError: as `checks.check_names` and `check_like`.
+    DeltaFileError: if no seed is given.
+    WrongSeedError: if it is not the one that the file was written with.
+    DeltaError: of the kinds that `checks.check_names` and `checks.check_array`
+      name.
   """
   if seed is None:
     raise DeltaFileError(
       'stores values as differences from the seed: give the seed with the '
       f'fingerprint {info.seed_fingerprint}'
     )
-  specs, get = leaves(seed)
-  checks.check_names(
-    {row.path: row for row in table}, specs, "the seed's parameters"
-  )
+  specs, get = open_leaves(seed)
+  names = {row.path: row for row in table}
+  checks.check_names(names, specs, "the seed's parameters")
   values = {}
   for row, flat_positions in zip(table, positions, strict=True):
-    dtype = fingerprints.DTYPES[row.dtype]
-    checks.check_like(row.path, specs[row.path], row.shape, dtype)
+    dtype = dtypes.DTYPES[row.dtype]
+    checks.check_array(row.path, specs[row.path], row.shape, dtype)
     values[row.path] = (
       flat_access.gather(get(row.path), flat_positions, row.path)
       if row.selected
       else np.empty(0, dtype)
     )
-  if checks.replaced_hash(values) != info.replaced_hash:
+  if verification.replaced_hash(values) != info.replaced_hash:
     raise WrongSeedError(
       'the seed is not the one that the values are stored against, which has '
       f'the fingerprint {info.seed_fingerprint}'

@@ -1,7 +1,7 @@
 """The table of parameters in a delta file.
 
-JSON: a list with a row [path, dtype, shape, positions] for every parameter, or
-one for the same parameter of all layers (`stacks`).
+JSON: a list with a row [path, dtype, shape, count of positions] for every
+parameter, or one row for the same parameter of all layers (see `stacks`).
 """
 
 import itertools
@@ -9,7 +9,7 @@ import json
 import math
 from typing import Any, NamedTuple
 
-from dst_t5x.arrays import fingerprints
+from dst_t5x.arrays import dtypes
 from dst_t5x.delta.file import numbers, stacks
 from dst_t5x.delta.types import DeltaFileError, SubsetDelta
 
@@ -18,10 +18,10 @@ class Parameter(NamedTuple):
   """One row of the table of parameters.
 
   Attributes:
-    path: of the parameter.
-    dtype: its name.
-    shape: of the whole parameter.
-    selected: its positions (count).
+    path: path of the parameter.
+    dtype: name of its dtype.
+    shape: shape of the whole parameter.
+    selected: how many positions it has (count).
   """
 
   path: str
@@ -40,7 +40,8 @@ def dump(delta: SubsetDelta) -> bytes:
     The JSON, always the same for the same delta.
 
   Raises:
-    DeltaFileError: if there are too many parameters, or a path is no Unicode.
+    DeltaFileError: if there are too many parameters, or a path is no valid
+      Unicode.
   """
   _check_total(sum(math.prod(entry.shape) for entry in delta.entries.values()))
   rows = stacks.fold(delta.entries)
@@ -69,16 +70,17 @@ def version(table: bytes) -> tuple[int, int]:
 
 
 def parse(text: memoryview) -> list[Parameter]:
-  """Returns the table in a file, checked.
+  """Returns the table of parameters in a file, checked.
 
   Args:
     text: the JSON.
 
   Returns:
-    Its rows: paths sorted, each once, no count above the size of its shape.
+    A row for every parameter: paths sorted, each once, no count above the size
+    of the row's shape.
 
   Raises:
-    DeltaFileError: if it is no such table.
+    DeltaFileError: if the text is no such table.
 
   Example:
     >>> parse(memoryview(b'[["scale","float32",[512],3]]'))[0].shape
@@ -117,7 +119,7 @@ def _row(row: Any) -> Parameter:
       'count] is needed'
     )
   path, dtype, shape, count = row
-  if dtype not in fingerprints.DTYPES:
+  if dtype not in dtypes.DTYPES:
     raise DeltaFileError(f'{path!r} has the unknown dtype {dtype[:80]!r}')
   # One factor of 0 must not hide others that overflow.
   if len(shape) > 32 or math.prod(max(size, 1) for size in shape) > 2**63:

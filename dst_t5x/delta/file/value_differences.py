@@ -1,10 +1,10 @@
 """Values as differences from the seed, without loss.
 
-Fine-tuning moves most values by little, so the bit patterns of old and new
-value are close when they are counted in the order of the numbers: a float's
-pattern b stands at place b if its sign bit is clear, and at 2^(w−1) − 1 − b
-otherwise, where w is its width in bits. The difference d of two places becomes
-the positive number 2d + 1 for d ≥ 0 and −2d for d < 0, for `coding`.
+Fine-tuning moves most values by little, so the old and the new value are close
+if all values of the dtype are numbered in ascending order: a float of w bits
+with the pattern b has the place b if its sign bit is clear, and 2^(w−1) − 1 − b
+otherwise; an integer is its own place. The difference d of two places becomes
+the positive number 2d + 1 for d ≥ 0 and −2d for d < 0, which `numbers` codes.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ from dst_t5x.arrays import bit_types
 from dst_t5x.delta.file import numbers as coding
 
 MAX_ITEMSIZE = 4  # bytes; wider differences do not fit the code
-# Bounds what a few bytes can grow into: no fewer bits a value than this.
+# The least number of bits a value; it bounds what a few bytes can grow into.
 MIN_BITS = 2
 
 
@@ -28,8 +28,9 @@ def encode(
     seed: the seed's values at the same positions, same dtype.
 
   Returns:
-    The bytes, or None if raw values are shorter or a rule of the format needs
-    them.
+    The bytes, or None if the values must be stored raw: because that is
+    shorter, the dtype is too wide, or the bytes are fewer than `MIN_BITS`
+    allows.
 
   Example:
     >>> new, old = np.float32([1.0, 2.0]), np.float32([1.0, 2.0000002])
@@ -49,10 +50,10 @@ def encode(
 def decode(
   data: bytes | memoryview, seed: Num[np.ndarray, ' k']
 ) -> Num[np.ndarray, ' k']:
-  """Returns the values that `encode` got.
+  """Returns the values that `encode` was given.
 
   Args:
-    data: exactly its bytes.
+    data: the bytes that `encode` returned, and no more.
     seed: the seed's values at the same positions.
 
   Returns:
@@ -81,14 +82,14 @@ def decode(
 
 
 def check_count(count: int, data: bytes | memoryview) -> None:
-  """Checks that so few bytes may stand for so many values.
+  """Checks that bytes are enough for a number of values.
 
   Args:
-    count: of values.
+    count: number of values.
     data: the bytes.
 
   Raises:
-    ValueError: if they may not.
+    ValueError: if they are fewer than `MIN_BITS` a value.
 
   Example:
     >>> check_count(4, b'1')

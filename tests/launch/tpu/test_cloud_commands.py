@@ -469,3 +469,24 @@ def test_missing_gcloud_is_a_sentence(world, monkeypatch):
   assert result.exit_code == 2
   assert 'https://cloud.google.com/sdk/docs/install' in result.output
   assert world.state is None
+
+
+def test_included_files_count_and_are_copied(world):
+  (world.here / 'shared').mkdir()
+  included = world.here / 'shared' / 'bucket.gin'
+  included.write_text("MODEL_DIR = 'gs://bucket/run'\n")
+  recipe = world.here / 'mine.gin'
+  recipe.write_text("include 'shared/bucket.gin'\nEVAL_PERIOD = 7\n")
+  flags = (
+    '--gin_file=models/byte_tiny.gin',
+    '--gin_file=mine.gin',
+    '--gin.EPSILON=0.01',
+  )
+  result = world.up('--keep', flags=flags)
+  assert result.exit_code == 0, result.output
+  there = world.home(0) / 'dst_t5x_run' / 'recipe'
+  assert (there / 'mine.gin').read_bytes() == recipe.read_bytes()
+  assert (there / 'shared/bucket.gin').read_bytes() == included.read_bytes()
+  # What is exported lies where the included file says.
+  fetch = world.run('fetch', 'demo', '--dry-run').stdout
+  assert 'export.sh gs://bucket/run' in fetch

@@ -1,0 +1,1 @@
+"""The demonstration: German number words → English, with a bundled seed."""
