@@ -95,7 +95,7 @@ def check_t5x() -> None:
   if missing:
     raise ValueError(
       f'{sys.executable} cannot import {", ".join(missing)}: clone what is '
-      "missing and put it on PYTHONPATH, as the README's 'Inside T5X' shows"
+      'missing and put it on PYTHONPATH, as gin/README.md shows'
     )
 
 

@@ -54,7 +54,7 @@ def test_image(checkout, accelerators, extras):
 
 def test_image_has_what_the_readme_installs():
   """The commit, the clones and the extras that exist."""
-  readme = (REPOSITORY / 'README.md').read_text()
+  readme = (REPOSITORY / 'gin' / 'README.md').read_text()
   made = xm.image_of('train', REPOSITORY, ['tpu_v3'])
   said = '\n'.join(made.docker_instructions)
   clones = re.findall(r'git clone (https://\S+)', readme)

@@ -76,3 +76,9 @@ def test_the_newest_checkpoint_is_asked_for_by_code_that_runs(tmp_path):
   )
   assert said.stderr == ''
   assert said.stdout == f'{tmp_path}/checkpoint_10\n'
+
+
+def test_the_readme_shows_the_table():
+  readme = (parcels.WORKER.parents[1] / 'README.md').read_text()
+  rows = re.findall(r'^\| `(\w+)` \| .* \| (.*) \|$', readme, re.M)
+  assert rows == [(step.name, step.done_when) for step in step_table.STEPS]
