@@ -6,7 +6,7 @@ T5X is not needed.
 
 import click
 
-from dst_t5x.commands import common, delta_files
+from dst_t5x.commands import delta_files, shared_options
 
 # As in `seed_layouts.writing`, which is not imported for `--help`.
 _LAYOUTS = ('t5x', 'orbax', 'hf', 'dst_t5x')
@@ -41,7 +41,7 @@ _seed_option = click.option(
   help='With --to dst_t5x, store values as differences from the seed: smaller, '
   'but OUT can only be read together with the seed.',
 )
-@common.json_option
+@shared_options.json_option
 def export(
   source: str,
   out: str,
@@ -120,7 +120,7 @@ def export(
   "Face, or dst-t5x's own.",
 )
 @_seed_option
-@common.json_option
+@shared_options.json_option
 def merge(
   source: str, out: str, layout: str, seed: str | None, as_json: bool
 ) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import click
 
-from dst_t5x.commands import common
+from dst_t5x.commands import shared_options
 
 from . import (
   before_cost,
@@ -27,7 +27,7 @@ from .state_file import Run
 
 @click.command()
 @click.argument('name')
-@common.json_option
+@shared_options.json_option
 @run_options.gcloud
 def status(name: str, as_json: bool, gcloud: Gcloud) -> None:
   """Say what exists of NAME, and how its main is doing."""
@@ -68,7 +68,7 @@ def status(name: str, as_json: bool, gcloud: Gcloud) -> None:
 @click.command(name='list')
 @run_options.zones
 @run_options.project
-@common.json_option
+@shared_options.json_option
 @run_options.gcloud
 def list_command(
   zones: tuple[str, ...], project: str | None, as_json: bool, gcloud: Gcloud

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from dst_t5x.commands import common
+from dst_t5x.commands import shared_options
 from dst_t5x.planning import slices
 from dst_t5x.recipes import gin_flags
 
@@ -50,7 +50,7 @@ def tpu() -> None:
 
 @tpu.command(cls=launch_options.T5XCommand)
 @run_options.accelerator
-@common.json_option
+@shared_options.json_option
 def plan(accelerator: str, as_json: bool, flags: tuple[str, ...]) -> None:
   """Show the accelerator, the mesh and the bytes a device, before any cost."""
   from dst_t5x.planning import plan_table, recipe_plan
