@@ -1,1 +1,1 @@
-"""Starts, watches and stops T5X runs: on one machine, or on Cloud TPU."""
+"""Starts, watches and stops T5X runs elsewhere: see README.md here."""

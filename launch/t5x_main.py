@@ -3,15 +3,17 @@
   python -m dst_t5x.launch.t5x_main [OPTIONS] t5x.eval --gin_file=…
 
 `t5x.train` can join other processes by flags of its own (`--multiprocess_gpu`
-and those after it); `t5x.eval` and `t5x.infer` cannot, and on a Cloud TPU slice
-none of them does so by itself. Here `jax.distributed.initialize` comes first,
-then the main, unchanged, as `python -m` would run it.
+and those that belong to it); `t5x.eval` and `t5x.infer` cannot, and on a Cloud
+TPU slice no main does so by itself. This program calls
+`jax.distributed.initialize` first, and then runs the main unchanged, as
+`python -m` would.
 
-And a process that fails ends at once. JAX's own exit waits up to five minutes
-for the others to finish, which wait for this one in a collective.
+A process that fails ends at once. JAX's own exit would wait up to five minutes
+for the other processes, which wait for this one in a collective.
 
-Launchers use this. For each option there is a variable, such as
-`DST_T5X_PROCESS_INDEX` for `--process_index`; the option wins.
+Launchers start it; its options are spelled as T5X's. For each option there is a
+variable, such as `DST_T5X_PROCESS_INDEX` for `--process_index`; the option
+wins.
 """
 
 import os
@@ -29,16 +31,16 @@ def distributed_arguments(
   """Returns the arguments of `jax.distributed.initialize`.
 
   Args:
-    auto: whether JAX finds everything out by itself.
+    auto: whether JAX finds the other processes by itself.
     address: 'HOST:PORT' of process 0.
     count: number of processes.
-    index: of this process, from 0.
+    index: number of this process, counted from 0.
 
   Returns:
     The arguments; None if JAX is not to be initialised here.
 
   Raises:
-    ValueError: if the three do not go together.
+    ValueError: if one of the three is missing, or they contradict each other.
 
   Example:
     >>> distributed_arguments(False, 'localhost:8476', 2, 1)['process_id']
@@ -74,7 +76,7 @@ def run(module: str, flags: tuple[str, ...]) -> None:
   """Runs a module as `python -m` would; a failure ends the process at once.
 
   Args:
-    module: such as 't5x.train'.
+    module: its name, such as 't5x.train'.
     flags: its command line.
   """
   sys.argv = [module, *flags]
@@ -86,7 +88,7 @@ def run(module: str, flags: tuple[str, ...]) -> None:
     if not isinstance(ended.code, int):
       print(ended.code, file=sys.stderr)
     _end(ended.code if isinstance(ended.code, int) else 1)
-  except BaseException:  # noqa: BLE001 (shown, and then no one is awaited)
+  except BaseException:  # noqa: BLE001 (printed before the process ends)
     traceback.print_exc()
     _end(1)
 

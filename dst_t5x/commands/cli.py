@@ -19,6 +19,7 @@ COMMANDS: Mapping[str, str] = {
   'eval': 'dst_t5x.commands.eval_command:evaluate',
   'gin-path': 'dst_t5x.commands.gin_path_command:gin_path',
   'infer': 'dst_t5x.commands.infer_command:infer',
+  'launch': 'dst_t5x.launch.launch_commands:launch',
   'plan': 'dst_t5x.commands.plan_command:plan',
   'quickstart': 'dst_t5x.commands.quickstart_command:quickstart',
   'seed': 'dst_t5x.commands.seed_commands:seed',
@@ -54,17 +55,23 @@ class Interrupted(UserError):
 
 
 class LazyGroup(click.Group):
-  """A group that imports its subcommands late and words their errors."""
+  """A group that imports its subcommands late and words their errors.
+
+  Attributes:
+    modules: as `COMMANDS`, which another group overrides.
+  """
+
+  modules: Mapping[str, str] = COMMANDS
 
   def list_commands(self, ctx: click.Context) -> list[str]:
     """Returns the subcommands' names in alphabetical order."""
-    return sorted(COMMANDS)
+    return sorted(self.modules)
 
   def get_command(self, ctx: click.Context, cmd_name: str) -> Any:
     """Imports and returns a subcommand; None if there is none."""
-    if cmd_name not in COMMANDS:
+    if cmd_name not in self.modules:
       return None
-    module, _, attribute = COMMANDS[cmd_name].partition(':')
+    module, _, attribute = self.modules[cmd_name].partition(':')
     return getattr(importlib.import_module(module), attribute)
 
   def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
@@ -74,10 +81,10 @@ class LazyGroup(click.Group):
       click.UsageError: if there is none, with the nearest name.
     """
     name = args[0]
-    if name in COMMANDS or name.startswith('-'):
+    if name in self.modules or name.startswith('-'):
       return super().resolve_command(ctx, args)
-    near = known_names.nearest(name, COMMANDS)
-    hint = f"did you mean '{near[0]}'?" if near else f'try {_listed()}'
+    near = known_names.nearest(name, self.modules)
+    hint = f"did you mean '{near[0]}'?" if near else f'try {self._listed()}'
     raise click.UsageError(f"no command '{name}': {hint}", ctx)
 
   def invoke(self, ctx: click.Context) -> Any:
@@ -95,9 +102,12 @@ class LazyGroup(click.Group):
       # The reader of our output left (`| head`): click ends quietly.
       raise
     except _USER_ERRORS as error:
-      if ctx.params.get('traceback'):
+      if ctx.find_root().params.get('traceback'):
         traceback.print_exc()
       raise UserError(sentence(error)) from error
+
+  def _listed(self) -> str:
+    return ', '.join(f"'{name}'" for name in sorted(self.modules))
 
 
 def sentence(error: BaseException) -> str:
@@ -119,10 +129,6 @@ def sentence(error: BaseException) -> str:
     where = f'{error.filename}: ' if error.filename else ''
     return f'{where}{error.strerror}'
   return str(error) or type(error).__name__
-
-
-def _listed() -> str:
-  return ', '.join(f"'{name}'" for name in sorted(COMMANDS))
 
 
 @click.group(

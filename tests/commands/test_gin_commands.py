@@ -38,7 +38,7 @@ def commands(text: str) -> list[str]:
     line.strip()
     for line in lines
     if re.match(
-      r' *(python -m t5x|python -m dst_t5x\.launch|dst-t5x) ?.* --gin_file=',
+      r' *(python -m t5x|dst-t5x) ?.* --gin_file=',
       line,
     )
   ]
@@ -51,13 +51,11 @@ def comments(text: str) -> str:
 def read(line: str) -> Command:
   words = shlex.split(line)
   main = words[2] if words[0] == 'python' else None
-  if main and main.startswith('dst_t5x.launch.'):
+  if words[:2] == ['dst-t5x', 'launch']:
     # A launcher finds our files by itself, and hands on what follows --.
     launched, words = words[: words.index('--')], words[words.index('--') :]
     (main,) = (
-      f't5x.{word.removeprefix("--main=")}'
-      for word in launched
-      if word.removeprefix('--main=') in ('train', 'eval', 'infer')
+      f't5x.{word}' for word in launched if word in ('train', 'eval', 'infer')
     )
   elif main:
     assert '--gin_search_paths=$(dst-t5x' in words, 'gin finds no file of ours'
@@ -98,6 +96,7 @@ def problems(line: str) -> list[str]:
 DOCUMENTS = (
   pathlib.Path(__file__).resolve().parents[2] / 'README.md',
   ROOT / 'README.md',
+  ROOT.parent / 'launch' / 'README.md',
 )
 COMMANDS = [
   (name, line)

@@ -52,8 +52,8 @@ SCRIPTS = _scripts()
 
 def test_scripts_are_found():
   assert '.ci/run' in SCRIPTS
-  assert 'launch/worker/install.sh' in SCRIPTS
-  assert 'launch/worker/lifetime.sh' in SCRIPTS
+  assert 'launch/tpu/worker/install.sh' in SCRIPTS
+  assert 'launch/tpu/worker/lifetime.sh' in SCRIPTS
 
 
 @pytest.mark.parametrize('name', SCRIPTS)

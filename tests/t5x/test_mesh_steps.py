@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 
-from dst_t5x.launch import local_commands
+from dst_t5x.launch.local import process_lines
 from tests.t5x import runs
 
 SCRIPT = """
@@ -109,7 +109,7 @@ def start(tmp_path, name, devices, *arguments):
 @pytest.fixture(scope='module')
 def found(tmp_path_factory):
   tmp_path = tmp_path_factory.mktemp('meshes')
-  address = f'127.0.0.1:{local_commands.free_port()}'
+  address = f'127.0.0.1:{process_lines.free_port()}'
   started = [
     start(tmp_path, 'one', 1, 1, tmp_path / 'one.npz'),
     start(tmp_path, 'eight', 8, 4, tmp_path / 'eight.npz'),

@@ -1,0 +1,1 @@
+"""T5X in several processes of this machine."""

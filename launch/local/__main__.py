@@ -1,0 +1,8 @@
+"""`python -m dst_t5x.launch.local` is `dst-t5x launch local`."""
+
+import sys
+
+from dst_t5x.commands import cli
+
+if __name__ == '__main__':
+  cli.main(['launch', 'local', *sys.argv[1:]], prog_name='dst-t5x')

@@ -1,0 +1,1 @@
+"""T5X on Cloud TPU, by way of gcloud."""
