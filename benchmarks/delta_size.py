@@ -47,15 +47,15 @@ FULL = {
 
 
 def shapes(size: str) -> dict[str, tuple[int, ...]]:
-  """Parameters of T5 1.1 as T5X names them (minimal T5)."""
+  """Returns the shapes of T5 1.1 by path, as T5X names them (minimal T5)."""
   emb, mlp, heads, layers = SIZES[size]
-  found: dict[str, tuple[int, ...]] = {
+  parameters: dict[str, tuple[int, ...]] = {
     'token_embedder/embedding': (32128, emb),
     'decoder/logits_dense/kernel': (emb, 32128),
   }
   for side in ('encoder', 'decoder'):
-    found[f'{side}/relpos_bias/rel_embedding'] = (heads // 64, 32)
-    found[f'{side}/{side}_norm/scale'] = (emb,)
+    parameters[f'{side}/relpos_bias/rel_embedding'] = (heads // 64, 32)
+    parameters[f'{side}/{side}_norm/scale'] = (emb,)
     kinds = ['attention'] if side == 'encoder' else []
     if side == 'decoder':
       kinds = ['self_attention', 'encoder_decoder_attention']
@@ -63,28 +63,28 @@ def shapes(size: str) -> dict[str, tuple[int, ...]]:
       layer = f'{side}/layers_{i}'
       for kind in kinds:
         for name in ('query', 'key', 'value'):
-          found[f'{layer}/{kind}/{name}/kernel'] = (emb, heads)
-        found[f'{layer}/{kind}/out/kernel'] = (heads, emb)
-        found[f'{layer}/pre_{kind}_layer_norm/scale'] = (emb,)
-      found[f'{layer}/pre_mlp_layer_norm/scale'] = (emb,)
-      found[f'{layer}/mlp/wi_0/kernel'] = (emb, mlp)
-      found[f'{layer}/mlp/wi_1/kernel'] = (emb, mlp)
-      found[f'{layer}/mlp/wo/kernel'] = (mlp, emb)
-  return dict(sorted(found.items()))
+          parameters[f'{layer}/{kind}/{name}/kernel'] = (emb, heads)
+        parameters[f'{layer}/{kind}/out/kernel'] = (heads, emb)
+        parameters[f'{layer}/pre_{kind}_layer_norm/scale'] = (emb,)
+      parameters[f'{layer}/pre_mlp_layer_norm/scale'] = (emb,)
+      parameters[f'{layer}/mlp/wi_0/kernel'] = (emb, mlp)
+      parameters[f'{layer}/mlp/wi_1/kernel'] = (emb, mlp)
+      parameters[f'{layer}/mlp/wo/kernel'] = (mlp, emb)
+  return dict(sorted(parameters.items()))
 
 
 def draw(n: int, k: int, rng: np.random.Generator) -> np.ndarray:
-  """k of n positions, sorted, without an array of n unless k is near it."""
+  """Draws k of n positions, sorted; takes no array of n unless k is near it."""
   if 4 * k > n:
     return np.sort(rng.permutation(n)[:k])
-  found = np.empty(0, np.int64)
-  while found.size < k:
-    found = np.unique(np.append(found, rng.integers(0, n, k - found.size)))
-  return found
+  drawn = np.empty(0, np.int64)
+  while drawn.size < k:
+    drawn = np.unique(np.append(drawn, rng.integers(0, n, k - drawn.size)))
+  return drawn
 
 
 def make(size: str, epsilon: float) -> tuple[delta_lib.SubsetDelta, np.ndarray]:
-  """A delta, and the seed's values at its positions."""
+  """Makes a delta, and the seed's values at its positions."""
   rng = np.random.default_rng(0)
   parameters = shapes(size)
   counts = silos.allocate(
@@ -108,13 +108,13 @@ def make(size: str, epsilon: float) -> tuple[delta_lib.SubsetDelta, np.ndarray]:
 
 
 def entropy_bound(n: int, k: int) -> float:
-  """log2 C(n, k) (bits)."""
+  """Returns log2 C(n, k) (bits)."""
   gamma = math.lgamma
   return (gamma(n + 1) - gamma(k + 1) - gamma(n - k + 1)) / math.log(2)
 
 
-def others(delta: delta_lib.SubsetDelta) -> dict[str, int]:
-  """Bytes of the same delta in the formats that others use."""
+def other_formats(delta: delta_lib.SubsetDelta) -> dict[str, int]:
+  """Returns the size of the same delta in formats that others use (bytes)."""
   flat, shira = {}, {}
   for path, entry in delta.entries.items():
     if entry.size:
@@ -134,7 +134,7 @@ def others(delta: delta_lib.SubsetDelta) -> dict[str, int]:
 
 
 def speed(work: Any, count: int) -> float:
-  """Best of five (million a second of processor time)."""
+  """Returns the best of five runs (millions a second of processor time)."""
   best = math.inf
   for _ in range(5):
     start = time.process_time()
@@ -144,6 +144,7 @@ def speed(work: Any, count: int) -> float:
 
 
 def measure(size: str, epsilon: float) -> dict[str, Any]:
+  """Returns sizes and speeds for one model and one density."""
   delta, seeds = make(size, epsilon)
   n = sum(math.prod(entry.shape) for entry in delta.entries.values())
   k = delta.size
@@ -180,7 +181,7 @@ def measure(size: str, epsilon: float) -> dict[str, Any]:
     'overhead_over_allowed': overhead / (4096 + 100 * len(delta.entries)),
     'differences_over_bound_and_raw': coded_total / (bound / 8 + raw),
     'size_over': {
-      name: total / bytes_ for name, bytes_ in others(delta).items()
+      name: total / bytes_ for name, bytes_ in other_formats(delta).items()
     },
     'encode_million_per_s': speed(lambda: numbers.encode(steps), k),
     'decode_million_per_s': speed(lambda: numbers.decode(code, k), k),

@@ -3,8 +3,8 @@
   python benchmarks/number_words_sweep.py --json sweep.json
 
 The paper publishes no learning rate for DST, only that it must grow as ε falls
-(its figure 9). This measures both on the bundled seed and prints a table; it
-takes some minutes a cell on two cores.
+(its figure 9). This trains the bundled seed for every pair of both and prints a
+table; each pair takes some minutes on two cores.
 """
 
 import json
@@ -26,11 +26,14 @@ from dst_t5x.standalone.seed_network import network_config
 from dst_t5x.standalone.settings import TrainSettings
 from dst_t5x.tasks import number_words
 
+# Fraction of free parameters → learning rates.
 GRID = {1e-2: (0.03, 0.1), 1e-3: (0.1, 0.3, 1.0), 1e-4: (0.3, 1.0)}
 
 
-def cell(epsilon: float, rate: float, steps: int, folder: pathlib.Path):
-  """Returns percent exact match on the held-out numbers, and the budget."""
+def train_and_score(
+  epsilon: float, rate: float, steps: int, run_dir: pathlib.Path
+):
+  """Returns exact match on the held-out numbers (percent), and the budget."""
   settings = TrainSettings(
     method=methods.dst(),
     mixture_or_task_name=held_out_numbers.TASK,
@@ -43,7 +46,7 @@ def cell(epsilon: float, rate: float, steps: int, folder: pathlib.Path):
     checkpoint_period=steps,
   )
   seed = seeds.read('bundled')
-  result = training.train(settings, seed=seed, out=folder)
+  result = training.train(settings, seed=seed, out=run_dir)
   scores = evaluation.evaluate_params(
     held_out_numbers.TASK,
     network_config(seed),
@@ -54,7 +57,9 @@ def cell(epsilon: float, rate: float, steps: int, folder: pathlib.Path):
 
 
 @click.command()
-@click.option('--steps', default=800, show_default=True, help='Steps a cell.')
+@click.option(
+  '--steps', default=800, show_default=True, help='Steps of each run.'
+)
 @click.option('--json', 'path', type=click.Path(), help='Write JSON here.')
 def main(steps: int, path: str | None) -> None:
   """Fine-tunes the bundled seed for every ε and rate, one after another."""
@@ -62,8 +67,8 @@ def main(steps: int, path: str | None) -> None:
   with tempfile.TemporaryDirectory() as folder:
     for epsilon, rates in GRID.items():
       for rate in rates:
-        place = pathlib.Path(folder, f'{epsilon:g}-{rate:g}')
-        score, budget = cell(epsilon, rate, steps, place)
+        run_dir = pathlib.Path(folder, f'{epsilon:g}-{rate:g}')
+        score, budget = train_and_score(epsilon, rate, steps, run_dir)
         rows.append({
           'epsilon': epsilon, 'rate': rate, 'steps': steps,
           'budget': budget, 'exact_match': score,

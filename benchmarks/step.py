@@ -54,19 +54,19 @@ VARIANTS = {
   'algorithm2': methods.dst(threshold=thresholds.algorithm2),
   'by_sorting': methods.dst(threshold=thresholds.by_sorting),
 }
-# Sorting takes seconds a step: it is run as often as it needs to be seen.
+# Sorting takes seconds a step, so it takes only a few turns.
 SORTED_TURNS = 2
 
 Advance = Callable[[int], Any]
 
 
-def plan_of(name: str, params: Any, epsilon: float) -> plans.Plan:
-  """Returns the plan of a variant."""
+def make_plan(name: str, params: Any, epsilon: float) -> plans.Plan:
+  """Returns the plan of a variant for these parameters."""
   budget = None if name == 'full' else epsilon
   return plans.make(VARIANTS[name], params, epsilon=budget)
 
 
-def updates(
+def make_updates(
   config: NetworkConfig, epsilon: float, rate: float, names: list[str]
 ) -> dict[str, Advance]:
   """Returns functions that take the n-th update of each variant."""
@@ -88,7 +88,7 @@ def updates(
     return optax.apply_updates(params, u), inner
 
   def variant(name: str) -> Advance:
-    plan = plan_of(name, seed, epsilon)
+    plan = make_plan(name, seed, epsilon)
     step = jax.jit(
       functools.partial(selective.step, plan, propose), donate_argnums=(1, 2)
     )
@@ -106,7 +106,7 @@ def updates(
   return {name: variant(name) for name in names}
 
 
-def steps(
+def make_steps(
   config: NetworkConfig,
   epsilon: float,
   rate: float,
@@ -130,7 +130,7 @@ def steps(
   ]
 
   def variant(name: str) -> Advance:
-    plan = plan_of(name, seed, epsilon)
+    plan = make_plan(name, seed, epsilon)
     state = init_state(plan, tx, seed, mesh=mesh)
     step = make_step(config, plan, tx, mesh=mesh)
 
@@ -152,7 +152,7 @@ def measure(
   seconds: dict[str, list[float]] = {name: [] for name in variants}
   cpu: dict[str, list[float]] = {name: [] for name in variants}
   passes: dict[str, list[int]] = {name: [] for name in variants}
-  compiling: dict[str, float] = {}
+  first_seconds: dict[str, float] = {}
   task = progress.add_task('', total=(turns + 1) * len(variants))
   for n in range(turns + 1):
     for name, advance in variants.items():
@@ -166,7 +166,7 @@ def measure(
           cpu[name].append(time.process_time() - start_cpu)
           passes[name].append(int(metrics.passes))
         else:
-          compiling[name] = took
+          first_seconds[name] = took
       progress.advance(task)
   progress.remove_task(task)
   full = statistics.median(seconds['full'])
@@ -177,15 +177,15 @@ def measure(
       'ratio': statistics.median(seconds[name]) / full,
       'cpu_seconds': statistics.median(cpu[name]),
       'cpu_ratio': statistics.median(cpu[name]) / full_cpu,
-      'first_seconds': compiling[name],
+      'first_seconds': first_seconds[name],
       'passes': statistics.mean(passes[name][-max(1, turns // 4) :]),
     }
     for name in variants
   }
 
 
-def table_of(part: str, results: dict[str, dict[str, float]]) -> Any:
-  """Returns the medians and their ratios to full fine-tuning."""
+def make_table(part: str, results: dict[str, dict[str, float]]) -> Any:
+  """Returns a table of the medians and their ratios to full fine-tuning."""
   title = {
     'update': 'optimizer and method alone (1 = an AdamW update)',
     'step': 'whole train step (1 = full fine-tuning)',
@@ -233,7 +233,7 @@ def table_of(part: str, results: dict[str, dict[str, float]]) -> Any:
   type=click.Choice(list(VARIANTS)),
   multiple=True,
   default=list(VARIANTS),
-  help='To be measured; full always is.',
+  help='Variant to measure; full is always measured.',
 )
 @click.option('--json', 'path', type=click.Path(), help='Write JSON here.')
 def main(
@@ -249,7 +249,7 @@ def main(
 ) -> None:
   """Times a step of DST against one of full fine-tuning."""
   config = SIZES[size]
-  chosen = ['full', *(name for name in names if name != 'full')]
+  variant_names = ['full', *(name for name in names if name != 'full')]
   console = rich.console.Console()
   report: dict[str, Any] = {
     'size': size,
@@ -262,12 +262,14 @@ def main(
   with rich.progress.Progress(console=console, transient=True) as progress:
     for part in parts:
       if part == 'update':
-        variants = updates(config, epsilon, rate, chosen)
+        variants = make_updates(config, epsilon, rate, variant_names)
         report[part] = measure(variants, turns, progress)
       else:
-        variants = steps(config, epsilon, rate, chosen, batch, length)
+        variants = make_steps(
+          config, epsilon, rate, variant_names, batch, length
+        )
         report[part] = measure(variants, max(1, turns // 2), progress)
-      console.print(table_of(part, report[part]))
+      console.print(make_table(part, report[part]))
       del variants
   if path is not None:
     pathlib.Path(path).write_text(json.dumps(report, indent=2) + '\n')

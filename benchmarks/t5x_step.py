@@ -182,7 +182,7 @@ def main(
   }
   with rich.progress.Progress(console=console, transient=True) as progress:
     results = own_step.measure(variants, turns, progress)
-  console.print(own_step.table_of('step', results))
+  console.print(own_step.make_table('step', results))
   if path is not None:
     report = {
       'size': size,

@@ -10,8 +10,9 @@ costs nothing. The runner is `dst_t5x.standalone`, what T5X calls is
 `dst_t5x.hooks`; the README beside this file has the map of all rooms.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from dst_t5x.arrays import late_names
 
 if TYPE_CHECKING:
   from dst_t5x import delta, seeds
@@ -50,40 +51,25 @@ __all__ = [
   'thresholds',
 ]
 
-# Where each public name lives: a module, or a module and a name in it.
+# The module of each name; ':' stands for the module itself.
 _HOMES = {
-  'DeltaError': 'dst_t5x.delta.types:DeltaError',
-  'Method': 'dst_t5x.core.methods:Method',
-  'NonFiniteScoreError': 'dst_t5x.core.selective:NonFiniteScoreError',
-  'Partitioning': 'dst_t5x.core.counting:Partitioning',
-  'Plan': 'dst_t5x.core.plans:Plan',
-  'SeedError': 'dst_t5x.seeds.errors:SeedError',
-  'SelectiveState': 'dst_t5x.core.selective:SelectiveState',
-  'SiloError': 'dst_t5x.core.silos:SiloError',
-  'delta': 'dst_t5x.delta',
-  'make_plan': 'dst_t5x.core.plans:make',
-  'methods': 'dst_t5x.core.methods',
-  'raise_if_invalid': 'dst_t5x.core.selective:raise_if_invalid',
-  'rates': 'dst_t5x.core.rates',
-  'seeds': 'dst_t5x.seeds',
-  'selective_tuning': 'dst_t5x.core.optax_api:selective_tuning',
-  'silos': 'dst_t5x.core.silos',
-  'thresholds': 'dst_t5x.core.thresholds',
+  'DeltaError': 'delta.types',
+  'Method': 'core.methods',
+  'NonFiniteScoreError': 'core.selective',
+  'Partitioning': 'core.counting',
+  'Plan': 'core.plans',
+  'SeedError': 'seeds.errors',
+  'SelectiveState': 'core.selective',
+  'SiloError': 'core.silos',
+  'delta': 'delta:',
+  'make_plan': 'core',
+  'methods': 'core.methods:',
+  'raise_if_invalid': 'core.selective',
+  'rates': 'core.rates:',
+  'seeds': 'seeds:',
+  'selective_tuning': 'core.optax_api',
+  'silos': 'core.silos:',
+  'thresholds': 'core.thresholds:',
 }
 
-
-def __getattr__(name: str) -> Any:
-  """Loads a public name at its first use."""
-  if name not in _HOMES:
-    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-  module, _, attribute = _HOMES[name].partition(':')
-  value: Any = importlib.import_module(module)
-  if attribute:
-    value = getattr(value, attribute)
-  globals()[name] = value
-  return value
-
-
-def __dir__() -> list[str]:
-  """Returns the public names, loaded or not."""
-  return sorted({*globals(), *__all__})
+__getattr__, __dir__ = late_names.load_late(__name__, _HOMES)

@@ -20,7 +20,7 @@ from typing import Any
 
 import click
 
-from dst_t5x.commands import cli, common
+from dst_t5x.commands import cli, shared_options
 from dst_t5x.launch import (
   tpu_actions,
   tpu_cloud,
@@ -71,7 +71,7 @@ def main() -> None:
 
 @main.command()
 @tpu_options.accelerator
-@common.json_option
+@shared_options.json_option
 @tpu_options.flags
 def plan(accelerator: str, as_json: bool, flags: tuple[str, ...]) -> None:
   """Show the accelerator, the mesh and the bytes a device, before any cost.

@@ -6,7 +6,7 @@ import time
 
 import click
 
-from dst_t5x.commands import common
+from dst_t5x.commands import shared_options
 from dst_t5x.launch import (
   tpu_actions,
   tpu_cloud,
@@ -20,7 +20,7 @@ from dst_t5x.launch import (
 
 @click.command()
 @click.argument('name')
-@common.json_option
+@shared_options.json_option
 @tpu_options.gcloud
 def status(name: str, as_json: bool, executable: str) -> None:
   """Say what exists of NAME, and how its main is doing."""
@@ -100,7 +100,7 @@ def delete(
 @click.command(name='list')
 @click.option('--zone', 'zones', multiple=True, help='Repeatable.')
 @tpu_options.project
-@common.json_option
+@shared_options.json_option
 @tpu_options.gcloud
 def list_command(
   zones: tuple[str, ...], project: str | None, as_json: bool, executable: str

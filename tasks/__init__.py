@@ -1,7 +1,7 @@
-"""Tasks for seqio: importing this package registers them all.
+"""Tasks for seqio: importing this package registers all of them.
 
-Where the package t5 is used, too, import it first: a task of ours steps back
-where t5 has one of the same name, but not the other way round.
+If the package t5 is used as well, import it first: a task of ours steps back
+where t5 has registered one of the same name, but t5's do not step back.
 """
 
 from . import gsm8k, number_words, superglue, triviaqa, wmt22

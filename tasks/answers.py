@@ -1,7 +1,8 @@
-"""Short answers against several right ones, as SQuAD and TriviaQA score them.
+"""Short answers scored against several right ones, as in SQuAD and TriviaQA.
 
-Source: Rajpurkar et al., SQuAD (2016); Joshi et al., TriviaQA (2017): case,
-punctuation, articles and white space do not count.
+Case, punctuation, articles and white space do not count.
+
+Source: Rajpurkar et al., SQuAD (2016); Joshi et al., TriviaQA (2017).
 """
 
 import collections
@@ -9,8 +10,8 @@ import re
 import string
 from collections.abc import Callable, Mapping, Sequence
 
-# TriviaQA's further marks: quotation marks, accents.
-_MORE_MARKS = '‘’´`_'
+# What TriviaQA drops besides punctuation: quotation marks, accents.
+_TRIVIA_QA_MARKS = '‘’´`_'
 
 
 def normalize_squad(text: str) -> str:
@@ -42,7 +43,7 @@ def normalize_trivia_qa(text: str) -> str:
     >>> normalize_trivia_qa(' The U.S.  Army! ')
     'u s army'
   """
-  return _normalize(text, string.punctuation + _MORE_MARKS, ' ')
+  return _normalize(text, string.punctuation + _TRIVIA_QA_MARKS, ' ')
 
 
 def squad(
@@ -51,8 +52,8 @@ def squad(
   """Returns exact match and word F1, each against the best right answer.
 
   Args:
-    targets: the right answers of every question.
-    predictions: texts, as many.
+    targets: the right answers to every question.
+    predictions: one text for every question.
 
   Returns:
     `{'em': percent, 'f1': percent}`.
@@ -71,7 +72,7 @@ def trivia_qa(
 
   Args:
     targets: the aliases of every answer.
-    predictions: texts, as many.
+    predictions: one text for every question.
 
   Returns:
     `{'em': percent, 'f1': percent}`; the paper reports the first.
@@ -95,17 +96,20 @@ def _scores(
 ) -> Mapping[str, float]:
   exact = f1 = 0.0
   for target, prediction in zip(targets, predictions, strict=True):
-    found = normalize(prediction)
-    right = [normalize(text) for text in target]
-    exact += found in right
-    f1 += max(_word_f1(text, found) for text in right)
+    predicted_answer = normalize(prediction)
+    right_answers = [normalize(text) for text in target]
+    exact += predicted_answer in right_answers
+    f1 += max(_word_f1(text, predicted_answer) for text in right_answers)
   count = len(targets)
   return {'em': 100.0 * exact / count, 'f1': 100.0 * f1 / count}
 
 
 def _word_f1(target: str, prediction: str) -> float:
-  ours, theirs = prediction.split(), target.split()
-  shared = collections.Counter(ours) & collections.Counter(theirs)
-  same = sum(shared.values())
-  # 2PR / (P + R), of precision and recall over words.
-  return 2.0 * same / (len(ours) + len(theirs)) if same else 0.0
+  target_words, predicted_words = target.split(), prediction.split()
+  shared = collections.Counter(target_words) & collections.Counter(
+    predicted_words
+  )
+  if not shared:
+    return 0.0
+  # 2PR / (P + R), of precision P and recall R over words.
+  return 2.0 * shared.total() / (len(target_words) + len(predicted_words))

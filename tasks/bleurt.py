@@ -1,8 +1,9 @@
-"""BLEURT, where the user has it: the package and a checkpoint.
+"""BLEURT, if the user has installed its package and a checkpoint.
 
 The paper reports BLEURT-20 against reference A. The package is not on PyPI:
 `pip install git+https://github.com/google-research/bleurt`; the checkpoint is
-a download of its own (BLEURT-20.zip). Without either, the report says so.
+a download of its own (BLEURT-20.zip). Without either, the report says which is
+missing.
 
 Source: Sellam et al., BLEURT (2020); Pu et al., Learning Compact Metrics for
 MT (2021).
@@ -23,10 +24,11 @@ _VARIABLE = 'BLEURT_CHECKPOINT'
 
 @gin.configurable
 def checkpoint(path: str = '') -> str:
-  """Returns the directory of the checkpoint in use, '' for none.
+  """Returns the directory of the checkpoint in use, '' if none is named.
 
   Args:
-    path: bound by gin; by default the environment variable BLEURT_CHECKPOINT.
+    path: bound by gin; '' for that in the environment variable
+      BLEURT_CHECKPOINT.
 
   Returns:
     The path.
@@ -41,25 +43,27 @@ def checkpoint(path: str = '') -> str:
 def bleurt(
   targets: Sequence[str | Sequence[str]], predictions: Sequence[str]
 ) -> Mapping[str, Any]:
-  """Returns the mean BLEURT of predictions, or why there is none.
+  """Returns the mean BLEURT of predictions, or why it cannot be computed.
 
   Args:
-    targets: one or several reference texts per prediction; the first counts.
+    targets: one or several reference texts for every prediction; only the
+      first counts.
     predictions: texts.
 
   Returns:
     `{'bleurt': percent, 'bleurt_signature': the checkpoint's name}`, or
-    `{'bleurt_signature': 'not computed: …'}`; notes are `seqio.metrics.Text`.
+    `{'bleurt_signature': 'not computed: …'}`; signatures are
+    `seqio.metrics.Text`.
 
   Example:
-    >>> found = bleurt(['A day.'], ['A day.'])
-    >>> isinstance(found['bleurt_signature'], seqio.metrics.Text)
+    >>> scores = bleurt(['A day.'], ['A day.'])
+    >>> isinstance(scores['bleurt_signature'], seqio.metrics.Text)
     True
   """
   path = checkpoint()
-  missing = reason(path)
-  if missing:
-    return {'bleurt_signature': seqio.metrics.Text(f'not computed: {missing}')}
+  obstacle = why_unavailable(path)
+  if obstacle:
+    return {'bleurt_signature': seqio.metrics.Text(f'not computed: {obstacle}')}
   scores = _scorer(path).score(
     references=[t if isinstance(t, str) else t[0] for t in targets],
     candidates=list(predictions),
@@ -71,17 +75,18 @@ def bleurt(
   }
 
 
-def reason(path: str) -> str:
+def why_unavailable(path: str) -> str:
   """Returns why BLEURT cannot be computed, '' if it can.
 
   Args:
-    path: of the checkpoint.
+    path: directory of the checkpoint, '' for none.
 
   Returns:
-    A reason in words, or ''.
+    The reason in words, or ''.
 
   Example:
-    >>> 'BLEURT_CHECKPOINT' in reason('') or 'not installed' in reason('')
+    >>> reason = why_unavailable('')
+    >>> 'BLEURT_CHECKPOINT' in reason or 'not installed' in reason
     True
   """
   if importlib.util.find_spec('bleurt') is None:
@@ -95,5 +100,5 @@ def reason(path: str) -> str:
 
 @functools.cache
 def _scorer(path: str) -> Any:
-  # By name: the package is not among our dependencies.
+  # Imported by name, because the package is not among our dependencies.
   return importlib.import_module('bleurt.score').BleurtScorer(path)

@@ -1,8 +1,9 @@
 r"""An optional mark at the end of every target, where predictions are cut.
 
 The paper appends "\n[eod]" to all training examples of its PaLM 2 models, and
-truncates predictions there, against hallucinations (DST, appendix F). Off by
-default; the files in gin/tasks/ bind it to the macro END_OF_DOCUMENT:
+truncates predictions there, against hallucinations (DST, appendix F). Here
+there is no mark by default; the files in gin/tasks/ bind it to the macro
+END_OF_DOCUMENT:
 
   --gin.END_OF_DOCUMENT="'\n[eod]'"
 """
@@ -10,11 +11,12 @@ default; the files in gin/tasks/ bind it to the macro END_OF_DOCUMENT:
 import gin
 import tensorflow as tf
 
+# The paper's mark.
 PAPER = '\n[eod]'
 
 
 class SuffixError(ValueError):
-  """The mark cannot be found again in a prediction."""
+  """A mark could not be found again in a prediction."""
 
 
 @gin.configurable
@@ -22,13 +24,13 @@ def suffix(text: str = '') -> str:
   r"""Returns the mark that is appended to targets now.
 
   Args:
-    text: bound by gin; '' for none.
+    text: bound by gin; '' for no mark.
 
   Returns:
-    The mark.
+    The text.
 
   Raises:
-    SuffixError: if it is nothing but white space.
+    SuffixError: if it is no text, or nothing but white space.
 
   Example:
     >>> suffix('\n[eod]')
@@ -43,13 +45,13 @@ def suffix(text: str = '') -> str:
 
 
 def append(dataset: tf.data.Dataset) -> tf.data.Dataset:
-  """Returns examples whose targets end in the mark; unchanged if there is none.
+  """Returns examples whose targets end in the mark, if there is one.
 
   Args:
-    dataset: of examples with a string 'targets'.
+    dataset: examples with 'targets' as string [].
 
   Returns:
-    The dataset.
+    The examples; the same ones if there is no mark.
 
   Example:
     >>> texts = tf.data.Dataset.from_tensors({'targets': 'yes'})
@@ -68,13 +70,13 @@ def append(dataset: tf.data.Dataset) -> tf.data.Dataset:
 def cut(text: str, mark: str | None = None) -> str:
   r"""Returns a text up to the mark, or the whole text.
 
-  Vocabularies may not keep white space (T5's has no line end), so the mark is
-  looked for without its outer white space, and white space before it goes too
-  if it begins with some.
+  Vocabularies may lose white space (T5's has no line end). So the mark is
+  looked for without its outer white space; and if it begins with white space,
+  white space before it in the text is cut off, too.
 
   Args:
     text: a prediction or a target.
-    mark: None for the one in use.
+    mark: text to cut at; None for the mark in use, '' for none.
 
   Returns:
     The text without the first mark and all that follows.
@@ -86,5 +88,5 @@ def cut(text: str, mark: str | None = None) -> str:
   mark = suffix() if mark is None else suffix(mark)
   if not mark:
     return text
-  before, found, _ = text.partition(mark.strip())
-  return before.rstrip() if found and mark[0].isspace() else before
+  before, mark_in_text, _ = text.partition(mark.strip())
+  return before.rstrip() if mark_in_text and mark[0].isspace() else before

@@ -1,9 +1,8 @@
 """GSM8K: grade-school mathematics, question → rationale and final number.
 
 The target is the data set's own: the rationale and, on a last line, `#### `
-with the number. Calculator notes (`<<48/2=24>>`), which say a result before it
-is written, are left out. What counts is the final number alone
-(`final_numbers`).
+with the number. Calculator notes (`<<48/2=24>>`), which give a result away
+before it is written, are left out. Only the final number is scored.
 
 The data set has no validation rows. `gsm8k` trains on all 7,473 rows, as the
 paper does, and its `validation` is the test set under another name: report it,
@@ -13,15 +12,18 @@ is the last 473 rows, on which it does not train.
 Source: Cobbe et al., Training Verifiers to Solve Math Word Problems (2021).
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import seqio
 import tensorflow as tf
 
-from . import final_numbers, registration
+from . import registration
+from .postprocessors import NoGoldAnswerError
 from .tfds_source import TfdsSource
 
+# Task → split → split or slice of the TFDS data set.
 SPLITS: Mapping[str, Mapping[str, str]] = {
   'gsm8k': {'train': 'train', 'validation': 'test', 'test': 'test'},
   'gsm8k_dev': {
@@ -30,6 +32,21 @@ SPLITS: Mapping[str, Mapping[str, str]] = {
     'test': 'test',
   },
 }
+
+_NUMBER = re.compile(
+  r"""
+  (?:(?<![\w)])[-−](?=[$€£]?[.\d]))?  # a sign; in '5-3' there is none
+  [$€£]?
+  (?:
+    \d{1,3}(?:,\d{3})+(?!\d)          # '1,080', but '1,2' are two numbers
+    | \d+
+    | (?=\.\d)                        # '.5'
+  )
+  (?:\.\d+)?
+  """,
+  re.VERBOSE,
+)
+_ANSWER_MARK = '####'
 
 
 @seqio.map_over_dataset
@@ -40,7 +57,7 @@ def question_and_rationale(row: Mapping[str, Any]) -> dict[str, Any]:
     row: 'question' and 'answer' as string [].
 
   Returns:
-    'inputs' and 'targets'.
+    'inputs' and 'targets' as string [].
 
   Example:
     >>> rows = tf.data.Dataset.from_tensors({
@@ -56,14 +73,93 @@ def question_and_rationale(row: Mapping[str, Any]) -> dict[str, Any]:
   }
 
 
+def final_number(
+  text: str,
+  *,
+  example: Mapping[str, Any] | None = None,
+  is_target: bool = False,
+) -> str | None:
+  """Returns the final number of a rationale.
+
+  It is the first number after the last `####`; without that mark, the last
+  number of the text. Thousands separators, currency and percent signs, units
+  and what follows do not count: `#### $1,080.00 in all.` is 1080.
+
+  Args:
+    text: a target or a prediction.
+    example: the example that it belongs to; not used.
+    is_target: whether the text is a target.
+
+  Returns:
+    The number as digits, with a sign and decimals only where they count, so
+    that equal numbers are equal texts; None if the text has no number.
+
+  Raises:
+    NoGoldAnswerError: if a target has no number.
+
+  Example:
+    >>> final_number('3 + 4 = 7, so we have #### $1,080.00 a week')
+    '1080'
+    >>> final_number('It is -2.50 degrees.'), final_number('I do not know.')
+    ('-2.5', None)
+  """
+  del example
+  before, mark, after = text.rpartition(_ANSWER_MARK)
+  numbers = _NUMBER.findall(after)
+  if mark and numbers:
+    return _normal_form(numbers[0])
+  numbers = _NUMBER.findall(f'{before} {after}')
+  if numbers:
+    return _normal_form(numbers[-1])
+  if is_target:
+    raise NoGoldAnswerError(
+      f'the target {text!r} has no number, so nothing can be scored against it'
+    )
+  return None
+
+
+def accuracy(
+  targets: Sequence[str | None], predictions: Sequence[str | None]
+) -> Mapping[str, float]:
+  """Returns the percentage of final numbers that are right.
+
+  Args:
+    targets: values of `final_number`.
+    predictions: values of `final_number`; None is wrong.
+
+  Returns:
+    `{'accuracy': percent}`.
+
+  Example:
+    >>> accuracy(
+    ...   [final_number('#### 1,080')], [final_number('That is 1080 apples.')]
+    ... )
+    {'accuracy': 100.0}
+  """
+  right = sum(
+    t is not None and t == p for t, p in zip(targets, predictions, strict=True)
+  )
+  return {'accuracy': 100.0 * right / len(targets)}
+
+
+def _normal_form(number: str) -> str:
+  """Returns a number without signs of currency, separators and idle zeros."""
+  number = re.sub('[$€£,]', '', number)
+  sign = '-' if number[0] in '-−' else ''
+  whole, _, decimals = number.lstrip('-−').partition('.')
+  whole, decimals = whole.lstrip('0') or '0', decimals.rstrip('0')
+  digits = f'{whole}.{decimals}' if decimals else whole
+  return digits if digits == '0' else sign + digits
+
+
 def _register() -> None:
   for name, splits in SPLITS.items():
     registration.add(
       name,
       source=TfdsSource('gsm8k:1.0.0', splits),
       preprocessors=[question_and_rationale],
-      postprocess_fn=final_numbers.final,
-      metric_fns=[final_numbers.accuracy],
+      postprocess_fn=final_number,
+      metric_fns=[accuracy],
     )
 
 

@@ -1,4 +1,4 @@
-"""Metrics of texts, in percent, as seqio calls them."""
+"""Metrics of texts and classes, in percent and in the form that seqio calls."""
 
 import importlib.util
 import itertools
@@ -13,11 +13,12 @@ def exact_match(
 ) -> Mapping[str, float]:
   """Returns the percentage of predictions that equal their target.
 
-  t5 calls this `sequence_accuracy`; its `exact_match` is all or nothing.
+  The package t5 calls this `sequence_accuracy`; its `exact_match` is 100 only
+  if all predictions are right, and otherwise 0.
 
   Args:
-    targets: texts.
-    predictions: texts, as many.
+    targets: texts, or whatever the task compares.
+    predictions: one for every target.
 
   Returns:
     `{'exact_match': percent}`.
@@ -38,8 +39,8 @@ def accuracy(
   The same as `exact_match`, under the name that T5 gives it.
 
   Args:
-    targets: classes or texts.
-    predictions: as many.
+    targets: class numbers or texts.
+    predictions: one for every target.
 
   Returns:
     `{'accuracy': percent}`.
@@ -54,15 +55,15 @@ def accuracy(
 def bleu(
   targets: Sequence[str | Sequence[str]], predictions: Sequence[str]
 ) -> Mapping[str, Any]:
-  """Returns the corpus BLEU of predictions, as sacrebleu computes it.
+  """Returns the corpus BLEU of predictions, as sacreBLEU computes it.
 
   Args:
-    targets: one or several reference texts per prediction.
+    targets: one or several reference texts for every prediction.
     predictions: texts.
 
   Returns:
-    `{'bleu': from 0 to 100, 'bleu_signature': …}`, with sacrebleu's own
-    defaults (tokenization '13a', mixed case) and its signature, a
+    `{'bleu': from 0 to 100, 'bleu_signature': …}`, with sacreBLEU's own
+    defaults (tokenization '13a', mixed case) and its signature as a
     `seqio.metrics.Text`.
 
   Example:
@@ -74,17 +75,17 @@ def bleu(
   """
   import sacrebleu
 
-  # force: no advice on stderr about texts that look tokenized.
+  # `force` keeps advice about texts that look tokenized off standard error.
   return _corpus_score('bleu', sacrebleu.BLEU(force=True), targets, predictions)
 
 
 def chrf(
   targets: Sequence[str | Sequence[str]], predictions: Sequence[str]
 ) -> Mapping[str, Any]:
-  """Returns the corpus chrF of predictions, as sacrebleu computes it.
+  """Returns the corpus chrF of predictions, as sacreBLEU computes it.
 
   Args:
-    targets: one or several reference texts per prediction.
+    targets: one or several reference texts for every prediction.
     predictions: texts.
 
   Returns:
@@ -109,7 +110,8 @@ def _corpus_score(
   predictions: Sequence[str],
 ) -> Mapping[str, Any]:
   lists = [[t] if isinstance(t, str) else list(t) for t in targets]
-  # A list for the first reference of every prediction, one for the second, …
+  # sacreBLEU takes a list with the first reference of every prediction, one
+  # with the second, and so on.
   references = [list(column) for column in itertools.zip_longest(*lists)]
   score = metric.corpus_score(list(predictions), references)
   signature = seqio.metrics.Text(metric.get_signature().format())
@@ -117,7 +119,7 @@ def _corpus_score(
 
 
 def text_metrics() -> list[Callable[..., Mapping[str, Any]]]:
-  """Returns the metrics for free text: BLEU and chrF only with sacrebleu."""
+  """Returns metrics of free text; BLEU and chrF only if sacreBLEU is there."""
   if importlib.util.find_spec('sacrebleu') is None:
     return [exact_match]
   return [exact_match, bleu, chrf]

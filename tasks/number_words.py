@@ -2,8 +2,8 @@
 
 The demonstration, `number_words`, asks for something that the bundled seed has
 never seen: `de-en: dreihundertsiebzehn` → `three hundred seventeen`. The seed
-was pretrained on `number_words_pretrain` only, whose four tasks each stay
-within one language:
+was pretrained only on the mixture `number_words_pretrain`, whose four tasks
+each stay within one language:
 
   number_words_de_to_digits   digits: dreihundertsiebzehn      → 317
   number_words_digits_to_de   deutsch: 317                     → drei…
@@ -12,8 +12,8 @@ within one language:
 
 All five share one split of the numbers 1..9999, so that the 500 numbers of
 `validation` and the 500 of `test` occur in no training split, in no language:
-what is measured on them was not looked up. The split orders the numbers by a
-hash, which depends on no random generator and no library version.
+a right answer for one of them cannot have been memorized. The split orders the
+numbers by a hash, which depends on no random generator and no library version.
 
 Importing this module registers the tasks and the mixture; in gin:
 `import dst_t5x.tasks.number_words` with dynamic registration.
@@ -32,8 +32,8 @@ from . import metrics, numerals
 LARGEST = 9999
 HELD_OUT = 500
 
-# No sentinels: the demonstration has no span corruption, and 3 + 256 ids keep
-# the bundled seed small.
+# There are no sentinels, because nothing here uses span corruption, and with
+# just 3 + 256 ids the bundled seed stays small.
 VOCABULARY = seqio.ByteVocabulary(extra_ids=0)
 FEATURES = {
   'inputs': seqio.Feature(VOCABULARY, add_eos=True),
@@ -83,7 +83,7 @@ def examples(name: str, split: str) -> tuple[list[str], list[str]]:
   """Returns a task's inputs and targets as text, before tokenization.
 
   Args:
-    name: one of the five tasks.
+    name: name of one of the five tasks.
     split: 'train', 'validation' or 'test'.
 
   Returns:
@@ -109,8 +109,8 @@ def _dataset(
   *,
   name: str,
 ) -> tf.data.Dataset:
-  # The order is fixed; seqio shuffles on top of it. Tensors rather than a
-  # generator, because tf.data can save its position in tensors.
+  # The order is fixed; seqio shuffles on top of it. These are tensors rather
+  # than a generator, because tf.data can save its position in tensors.
   del shuffle_files, seed
   inputs, targets = examples(name, split)
   columns: Any = {'inputs': inputs, 'targets': targets}
@@ -119,10 +119,10 @@ def _dataset(
 
 def _register() -> None:
   for name in DEMONSTRATION | PRETRAINING:
-    # A module may be imported twice, e.g. under two names.
+    # A module may be imported twice, for instance under two names.
     if name in seqio.TaskRegistry.names():
       continue
-    # Any: seqio's own source does not meet its own protocol's annotations.
+    # Any, because seqio's own source does not meet its own protocol.
     source: Any = seqio.FunctionDataSource(
       functools.partial(_dataset, name=name), splits=tuple(splits())
     )

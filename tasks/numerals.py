@@ -29,13 +29,13 @@ def english(number: int) -> str:
   """Returns a number in English words.
 
   Args:
-    number: from 0 to `LARGEST`.
+    number: whole number from 0 to `LARGEST`.
 
   Returns:
     The cardinal number, with hyphens from 21 to 99 and no 'and'.
 
   Raises:
-    ValueError: if the number is no integer, or out of range.
+    ValueError: if the number is not an int, or out of range.
 
   Example:
     >>> english(317), english(21_000_021)
@@ -59,13 +59,13 @@ def german(number: int) -> str:
   """Returns a number in German words.
 
   Args:
-    number: from 0 to `LARGEST`.
+    number: whole number from 0 to `LARGEST`.
 
   Returns:
-    The cardinal number, one word below a million.
+    The cardinal number; below a million it is a single word.
 
   Raises:
-    ValueError: if the number is no integer, or out of range.
+    ValueError: if the number is not an int, or out of range.
 
   Example:
     >>> german(317), german(2_000_001)
@@ -80,18 +80,18 @@ def german(number: int) -> str:
     # 'Million' is a feminine noun: its number ends in 'eine', not in 'eins'.
     noun = 'Million' if millions == 1 else 'Millionen'
     words += [_german_group(millions, one='eine'), noun]
-  below = ''
+  below_million = ''
   if thousands:
-    below += _german_group(thousands, one='ein') + 'tausend'
+    below_million += _german_group(thousands, one='ein') + 'tausend'
   if rest:
-    below += _german_group(rest, one='eins')
-  if below:
-    words.append(below)
+    below_million += _german_group(rest, one='eins')
+  if below_million:
+    words.append(below_million)
   return ' '.join(words)
 
 
 def _check(number: int) -> None:
-  # bool is an int, and True would silently spell 'one'.
+  # A bool is an int, and True would silently be spelt 'one'.
   if isinstance(number, bool) or not isinstance(number, int):
     raise ValueError(f'number {number!r} must be an int')
   if not 0 <= number <= LARGEST:

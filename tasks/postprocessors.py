@@ -1,8 +1,9 @@
-"""Text to what metrics compare, for targets and for predictions.
+"""From the text of a target or a prediction to what metrics compare.
 
-seqio calls these as f(text, example=…, is_target=…), with the example's
-strings as bytes. A target whose gold answer is hidden, as in SuperGLUE's test
-sets, raises: scored, it would count as right wherever a prediction is invalid.
+seqio calls these functions as f(text, example=…, is_target=…), with the
+example's strings as bytes. A target whose gold answer is hidden, as in
+SuperGLUE's test sets, raises an error: if it were scored, every invalid
+prediction would count as right.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 from . import end_of_document
 from .preprocessors import UNKNOWN
 
-# Of a prediction that names no class.
+# The class number of a prediction that names no class.
 INVALID = -1
 
 Example = Mapping[str, Any]
@@ -23,7 +24,7 @@ _DETERMINERS = frozenset(
 
 
 class NoGoldAnswerError(ValueError):
-  """A target has no gold answer to be scored against: which example."""
+  """A target has no gold answer to score against; the message says which."""
 
 
 def class_number(
@@ -37,12 +38,13 @@ def class_number(
 
   Args:
     text: a target or a prediction.
-    labels: text of every class; anything else, another case too, is invalid.
-    example: that it belongs to.
-    is_target: whether it is the target.
+    labels: text of every class; any other text is invalid, even if only its
+      case differs.
+    example: the example that the text belongs to.
+    is_target: whether the text is a target.
 
   Returns:
-    From 0, or `INVALID`.
+    The class's index in `labels`, or `INVALID`.
 
   Raises:
     NoGoldAnswerError: if a target names no class.
@@ -63,19 +65,19 @@ def class_number(
 def multirc(
   text: str, *, example: Example | None = None, is_target: bool = False
 ) -> dict[str, Any]:
-  """Returns whether an answer is said to be right, with its question.
+  """Returns whether a text calls an answer right, and for which question.
 
   Args:
     text: a target or a prediction.
-    example: that it belongs to.
-    is_target: whether it is the target.
+    example: the example that the text belongs to.
+    is_target: whether the text is a target.
 
   Returns:
-    'value', 1 for 'True', 0 for 'False', else `INVALID`; for a target 'group',
-    its paragraph and question.
+    'value': 1 for 'True', 0 for 'False', else `INVALID`; for a target also
+    'group': the numbers of its paragraph and question.
 
   Raises:
-    NoGoldAnswerError: if a target is neither.
+    NoGoldAnswerError: if a target is neither 'True' nor 'False'.
 
   Example:
     >>> multirc('True')
@@ -93,15 +95,16 @@ def multirc(
 def record(
   text: str, *, example: Example | None = None, is_target: bool = False
 ) -> dict[str, Any]:
-  """Returns an answer, or a target's every right answer with its query.
+  """Returns a predicted answer, or all right answers to a target's query.
 
   Args:
     text: a target or a prediction.
-    example: that it belongs to.
-    is_target: whether it is the target.
+    example: the example that the text belongs to.
+    is_target: whether the text is a target.
 
   Returns:
-    'value', a text or, for a target, texts; then also 'group'.
+    'value': the text, or for a target all right answers; for a target also
+    'group': the numbers of its passage and query.
 
   Raises:
     NoGoldAnswerError: if a target has no answers.
@@ -116,30 +119,30 @@ def record(
   return {'value': _texts(example, 'answers'), 'group': group}
 
 
-def any_of(
+def right_answers(
   text: str,
   *,
   key: str,
   example: Example | None = None,
   is_target: bool = False,
 ) -> str | list[str]:
-  """Returns a prediction as it is, for a target all texts that would be right.
+  """Returns a prediction as it is, and for a target all right answers.
 
   Args:
     text: a target or a prediction.
-    key: of these texts in the example.
-    example: that it belongs to.
-    is_target: whether it is the target.
+    key: feature of the example that holds the right answers.
+    example: the example that the text belongs to.
+    is_target: whether the text is a target.
 
   Returns:
-    A text, or texts.
+    The text, or for a target the right answers.
 
   Raises:
     NoGoldAnswerError: if a target has none.
 
   Example:
     >>> example = {'answers': [b'Ann', b'Anne']}
-    >>> any_of('Ann', key='answers', example=example, is_target=True)
+    >>> right_answers('Ann', key='answers', example=example, is_target=True)
     ['Ann', 'Anne']
   """
   if not is_target or example is None:
@@ -152,17 +155,18 @@ def wsc(
 ) -> int:
   """Returns whether a prediction means the noun that the row proposes.
 
-  It does if the words of one are among those of the other, case and
-  determiners aside: 'the old cat' means 'cat'. But where only one of them has
-  an apostrophe, one may be what the other owns.
+  It does if all words of one are among the words of the other, apart from case
+  and determiners: 'the old cat' means 'cat'. But it does not if only one of
+  them has an apostrophe: "the cat's tail" is not the cat.
 
   Args:
     text: a target or a prediction.
-    example: that it belongs to.
-    is_target: whether it is the target.
+    example: the example that the text belongs to.
+    is_target: whether the text is a target.
 
   Returns:
-    1 or 0; the row's label for a target; `INVALID` for an empty prediction.
+    1 if it does, else 0; the row's label for a target; `INVALID` for a
+    prediction without words.
 
   Raises:
     NoGoldAnswerError: if a target's label is hidden.
@@ -180,26 +184,29 @@ def wsc(
       raise _no_gold_answer(label, example)
     return label
   predicted = _without_determiners(text)
-  proposed = _without_determiners(noun(example))
+  proposed = _without_determiners(proposed_noun(example))
   if not predicted:
     return INVALID
   if ("'" in predicted) != ("'" in proposed):
     return 0
-  ours, theirs = set(predicted.split(' ')), set(proposed.split(' '))
-  return int(ours <= theirs or theirs <= ours)
+  predicted_words = set(predicted.split(' '))
+  proposed_words = set(proposed.split(' '))
+  return int(
+    predicted_words <= proposed_words or proposed_words <= predicted_words
+  )
 
 
-def noun(example: Example) -> str:
-  """Returns the noun that a row of WSC proposes, without an end mark.
+def proposed_noun(example: Example) -> str:
+  """Returns the noun that a row of WSC proposes, without the end mark.
 
   Args:
-    example: as seqio hands it to scoring.
+    example: features as seqio hands them to postprocessors.
 
   Returns:
-    The text.
+    The noun.
 
   Example:
-    >>> noun({'targets_pretokenized': b'the cat'})
+    >>> proposed_noun({'targets_pretokenized': b'the cat'})
     'the cat'
   """
   return end_of_document.cut(_text(example['targets_pretokenized']))
@@ -222,12 +229,12 @@ def _texts(example: Example, key: str) -> list[str]:
 
 
 def _no_gold_answer(value: Any, example: Example | None) -> NoGoldAnswerError:
-  place = {
-    name: _text(found) if isinstance(found, bytes) else int(found)
-    for name, found in (example or {}).items()
+  index = {
+    name: _text(number) if isinstance(number, bytes) else int(number)
+    for name, number in (example or {}).items()
     if name.startswith('idx')
   }
-  where = f'example {place} has' if place else 'there is'
+  where = f'example {index} has' if index else 'there is'
   hidden = ', which is hidden' if value in (UNKNOWN, INVALID) else ''
   return NoGoldAnswerError(
     f'{where} no gold answer ({value!r}{hidden}), so it cannot be scored; '

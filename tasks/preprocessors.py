@@ -1,8 +1,9 @@
-"""Rows to text: what the model reads (inputs) and should write (targets).
+"""From rows to text: what the model reads (inputs) and should write (targets).
 
 The wording is T5's (Raffel et al., Exploring the Limits of Transfer Learning,
-2020, appendix D), character for character, so that scores compare. Everything
-here maps datasets of string tensors; other keys are what scoring needs.
+2020, appendix D), character for character, so that scores can be compared. All
+functions here map data sets of string tensors; besides inputs and targets, an
+example keeps what scoring needs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,9 +25,10 @@ def classification(
   """Maps rows with a class label to text: `name field: text field: text …`.
 
   Args:
-    row: fields as string [], 'label' i64[] (-1 if hidden), 'idx' i32[].
-    name: the first word of the input.
-    fields: the order of the fields in the input.
+    row: every field as string [], 'label' as i64[] (-1 if it is hidden), 'idx'
+      as i32[].
+    name: first word of the input.
+    fields: names of the fields in the order of the input.
     labels: text of every class.
 
   Returns:
@@ -47,7 +49,7 @@ def classification(
     (b'rte hypothesis: It is wet. premise: It rains.', b'yes')
   """
   return {
-    'inputs': _fields(name, row, fields),
+    'inputs': _named_fields(name, row, fields),
     'targets': _label(row['label'], labels),
     'idx': row['idx'],
   }
@@ -55,11 +57,12 @@ def classification(
 
 @seqio.map_over_dataset
 def multirc(row: Row) -> dict[str, Any]:
-  """Maps an answer of MultiRC to text, its HTML marks removed.
+  """Maps an answer of MultiRC to text, without the row's HTML tags.
 
   Args:
-    row: 'question', 'answer', 'paragraph' as string [], 'label' i64[] (-1 if
-      hidden), 'idx' with 'paragraph', 'question', 'answer' as i32[].
+    row: 'question', 'answer' and 'paragraph' as string [], 'label' as i64[] (-1
+      if it is hidden), 'idx' with 'paragraph', 'question' and 'answer' as
+      i32[].
 
   Returns:
     'inputs', 'targets' and 'idx/paragraph', 'idx/question', 'idx/answer'.
@@ -74,7 +77,7 @@ def multirc(row: Row) -> dict[str, Any]:
     >>> row['inputs']
     b'multirc question: Who sat? answer: Ann paragraph: Sent 1: Ann sat.'
   """
-  text = _fields('multirc', row, ['question', 'answer', 'paragraph'])
+  text = _named_fields('multirc', row, ['question', 'answer', 'paragraph'])
   text = tf.strings.regex_replace(text, '<br>', ' ')
   return {
     'inputs': tf.strings.regex_replace(text, '</?b>', ''),
@@ -86,10 +89,11 @@ def multirc(row: Row) -> dict[str, Any]:
 def record(dataset: tf.data.Dataset) -> tf.data.Dataset:
   """Maps queries of ReCoRD to text: one example for each right answer.
 
+  A query whose answers are hidden makes one example.
+
   Args:
-    dataset: of 'passage' and 'query' as string [], 'entities' and 'answers' as
-      string [any], 'idx' with 'passage' and 'query' as i32[]. A query without
-      answers (hidden) makes one example.
+    dataset: rows with 'passage' and 'query' as string [], 'entities' and
+      'answers' as string [any], 'idx' with 'passage' and 'query' as i32[].
 
   Returns:
     'inputs', 'targets', all 'answers', 'idx/passage' and 'idx/query'.
@@ -110,8 +114,8 @@ def record(dataset: tf.data.Dataset) -> tf.data.Dataset:
     targets = tf.cond(
       tf.size(answers) > 0, lambda: answers, lambda: tf.constant([UNKNOWN])
     )
-    # Where a highlight begins, a sentence ends: with a full stop, unless it
-    # has its own end.
+    # A sentence ends where a highlight begins: it gets a full stop, unless it
+    # already has a mark at its end.
     passage = tf.strings.regex_replace(
       row['passage'], r'([.?!"\'])\n@highlight\n', r'\1 '
     )
@@ -139,7 +143,7 @@ def closed_book_question(row: Row) -> dict[str, Any]:
       'aliases' as string [any].
 
   Returns:
-    'inputs', 'targets' (the answer's own form) and all 'answers'.
+    'inputs', 'targets' (the answer in its main form) and all 'answers'.
 
   Example:
     >>> rows = tf.data.Dataset.from_tensors({
@@ -161,10 +165,10 @@ def translation(row: Row, *, source: str, target: str) -> dict[str, Any]:
   """Maps a pair of sentences to text.
 
   Args:
-    row: 'source' as string [], 'references' as string [any], the first of
-      which is learnt.
-    source: English name of the source's language.
-    target: of the target's.
+    row: 'source' as string [], 'references' as string [any], of which the
+      first is the target.
+    source: English name of the language to translate from.
+    target: English name of the language to translate to.
 
   Returns:
     'inputs', 'targets' and all 'references'.
@@ -187,7 +191,7 @@ def translation(row: Row, *, source: str, target: str) -> dict[str, Any]:
   }
 
 
-def _fields(name: str, row: Row, fields: Sequence[str]) -> tf.Tensor:
+def _named_fields(name: str, row: Row, fields: Sequence[str]) -> tf.Tensor:
   words = [name]
   for field in fields:
     words += [f'{field}:', row[field]]
@@ -195,5 +199,5 @@ def _fields(name: str, row: Row, fields: Sequence[str]) -> tf.Tensor:
 
 
 def _label(label: tf.Tensor, labels: Sequence[str]) -> tf.Tensor:
-  # A hidden label is -1: the first text.
+  # A hidden label is -1, and so takes the first of these texts.
   return tf.gather([UNKNOWN, *labels], label + 1)

@@ -1,10 +1,10 @@
-"""How all text tasks here are registered: one form, settled when used.
+"""How the tasks of this package are registered, apart from number_words.
 
-What a task's rows look like is its own; the rest is the same for all: a place
-for seqio's cache, the end mark (`end_of_document`), tokenization by the
-vocabulary of the moment (`vocabularies`), EOS.
+Each task has its own way from rows to text. What follows is the same for all: a
+place for seqio's cache, the end mark (`end_of_document`), tokenization by the
+vocabulary that is bound when the task is used (`vocabularies`), and EOS.
 
-The cache holds text, not tokens, so that no cache made for one vocabulary can
+The cache holds text, not tokens, so that a cache made for one vocabulary cannot
 be read with another.
 """
 
@@ -15,18 +15,19 @@ import seqio
 
 from . import end_of_document, vocabularies
 
-# A dataset of rows → a dataset of examples with the strings inputs, targets.
+# A data set of rows → a data set of examples with 'inputs' and 'targets' as
+# string [].
 Preprocessor = Callable[..., Any]
 # (text, example=…, is_target=…) → what metrics compare.
 Postprocessor = Callable[..., Any]
 
 
 class TextTask(seqio.Task):
-  """A task whose vocabulary is looked up whenever its features are."""
+  """A task that looks its vocabulary up anew whenever it is used."""
 
   @property
   def output_features(self) -> Mapping[str, Any]:
-    """Inputs and targets, with `vocabularies.task_vocabulary`'s vocabulary."""
+    """The features 'inputs' and 'targets', both with the task vocabulary."""
     vocabulary = vocabularies.task_vocabulary()
     feature = seqio.Feature(vocabulary, add_eos=True)
     return {'inputs': feature, 'targets': feature}
@@ -40,14 +41,16 @@ def add(
   postprocess_fn: Postprocessor | None = None,
   metric_fns: Sequence[Callable[..., Any]] = (),
 ) -> None:
-  """Registers a task, unless the name is taken: then that one stays.
+  """Registers a task, unless a task of that name is registered already.
 
   Args:
-    name: of the task.
+    name: name of the task.
     source: a seqio data source.
-    preprocessors: from rows to examples with 'inputs' and 'targets' as text.
-    postprocess_fn: from text to what the metrics compare; None for the text.
-    metric_fns: of targets and predictions.
+    preprocessors: lead from the source's rows to examples with 'inputs' and
+      'targets' as text.
+    postprocess_fn: leads from text to what the metrics compare; None if they
+      compare the text itself.
+    metric_fns: functions of targets and predictions.
 
   Example:
     >>> rows = seqio.FunctionDataSource(lambda split, shuffle_files: None, [])
@@ -61,7 +64,7 @@ def add(
     name,
     task_cls=TextTask,
     source=source,
-    # What TextTask replaces; given, because seqio keeps it.
+    # TextTask has its own, but seqio wants some.
     output_features={},
     preprocessors=[
       *preprocessors,
@@ -71,21 +74,21 @@ def add(
       seqio.preprocessors.tokenize,
       seqio.preprocessors.append_eos_after_trim,
     ],
-    postprocess_fn=_Cut(postprocess_fn),
+    postprocess_fn=_CutAtEndMark(postprocess_fn),
     metric_fns=list(metric_fns),
   )
 
 
 def _read_vocabulary(dataset: Any, output_features: Any) -> Any:
-  # While TensorFlow traces `tokenize`, an error of the vocabulary's would be
-  # lost among its own.
+  # Read here, because an error raised while TensorFlow traces `tokenize` would
+  # be lost among TensorFlow's own.
   for feature in output_features.values():
     _ = feature.vocabulary.vocab_size
   return dataset
 
 
-class _Cut:
-  """Cuts a text at the end mark, then hands it on."""
+class _CutAtEndMark:
+  """A postprocessor that cuts text at the end mark before another one."""
 
   def __init__(self, inner: Postprocessor | None) -> None:
     self._inner = inner

@@ -1,8 +1,8 @@
 """Predictions for SuperGLUE's hidden test sets, as its web site takes them.
 
-One JSON-lines file a task, `BoolQ.jsonl` … `AX-g.jsonl`; zipped together they
-are a submission. A prediction that names no class, which would not be accepted,
-becomes the first class.
+There is one JSON-lines file for each task, `BoolQ.jsonl` … `AX-g.jsonl`; zipped
+together they are a submission. A prediction that names no class would not be
+accepted, so that the first class is written for it.
 
 Source: super.gluebenchmark.com, FAQ.
 """
@@ -18,20 +18,23 @@ from . import end_of_document, postprocessors
 from .superglue import CLASSIFICATION
 
 Example = Mapping[str, Any]
+# Examples as seqio gives them, with the texts predicted for them.
 Outputs = Iterable[tuple[Example, str]]
+# (task, outputs) → the file's rows, and the number of invalid predictions.
+RowWriter = Callable[[str, list[tuple[Example, str]]], tuple[list[Any], int]]
 
 
 class SubmissionError(ValueError):
-  """Predictions cannot be handed in: for which task, and why."""
+  """Predictions cannot be submitted; the message names the task and reason."""
 
 
-class Submission(NamedTuple):
-  """What was written.
+class SubmissionFile(NamedTuple):
+  """A file of a submission, as it was written.
 
   Attributes:
-    path: of the file.
-    lines: in it (count).
-    invalid: predictions that named no class (count).
+    path: path of the file.
+    lines: number of lines in it (count).
+    invalid: number of predictions that named no class (count).
   """
 
   path: pathlib.Path
@@ -41,92 +44,93 @@ class Submission(NamedTuple):
 
 def write(
   directory: str | os.PathLike[str], outputs: Mapping[str, Outputs]
-) -> dict[str, Submission]:
+) -> dict[str, SubmissionFile]:
   r"""Writes the files of all tasks that are part of a submission.
 
   Args:
-    directory: created if absent; files in it are replaced.
-    outputs: task name → examples, as seqio gives them, with the texts
-      predicted. Other tasks than SuperGLUE's are left out.
+    directory: where to write; created if absent. Files in it are replaced.
+    outputs: task → examples, as seqio gives them, with the texts predicted for
+      them. Tasks other than SuperGLUE's are left out.
 
   Returns:
-    Task name → its file.
+    Task → its file.
 
   Raises:
-    SubmissionError: if none of the tasks is SuperGLUE's, or an example comes
-      twice with different predictions.
+    SubmissionError: if none of the tasks is SuperGLUE's, or an example has two
+      different predictions.
 
   Example:
     >>> import tempfile
     >>> outputs = {'super_glue_boolq_v102': [({'idx': 4}, 'True')]}
-    >>> found = write(tempfile.mkdtemp(), outputs)
-    >>> found['super_glue_boolq_v102'].path.read_text()
+    >>> files = write(tempfile.mkdtemp(), outputs)
+    >>> files['super_glue_boolq_v102'].path.read_text()
     '{"idx": 4, "label": "true"}\n'
   """
   root = pathlib.Path(directory)
-  files = _FILES.keys() & outputs.keys()
-  if not files:
+  tasks = _FILES.keys() & outputs.keys()
+  if not tasks:
     raise SubmissionError(
       f'none of {", ".join(outputs)} is part of a SuperGLUE submission; these '
       f'are: {", ".join(_FILES)}'
     )
   root.mkdir(parents=True, exist_ok=True)
-  written = {}
-  for task in sorted(files):
-    name, layout = _FILES[task]
-    cut = [(e, end_of_document.cut(text)) for e, text in outputs[task]]
-    rows, invalid = layout(task, cut)
+  files = {}
+  for task in sorted(tasks):
+    name, write_rows = _FILES[task]
+    cut_outputs = [
+      (example, end_of_document.cut(text)) for example, text in outputs[task]
+    ]
+    rows, invalid = write_rows(task, cut_outputs)
     path = root / f'{name}.jsonl'
     path.write_text(
       ''.join(f'{json.dumps(row)}\n' for row in rows), encoding='utf-8'
     )
-    written[task] = Submission(path, len(rows), invalid)
-  return written
+    files[task] = SubmissionFile(path, len(rows), invalid)
+  return files
 
 
-Layout = Callable[[str, list[tuple[Example, str]]], tuple[list[Any], int]]
+def _label_writer(*labels: Any) -> RowWriter:
+  """Returns a writer of one label per example, given those of class 0, 1, …."""
 
-
-def _labels(*written: Any) -> Layout:
-  """Returns a layout of one label per example, so written for class 0, 1, …."""
-
-  def layout(
+  def write_rows(
     task: str, outputs: list[tuple[Example, str]]
   ) -> tuple[list[Any], int]:
-    labels = CLASSIFICATION[task.split('_')[2]].labels
-    found, invalid = {}, 0
+    texts = CLASSIFICATION[task.split('_')[2]].labels
+    label_by_index, invalid = {}, 0
     for example, text in outputs:
-      number = postprocessors.class_number(text, labels=labels)
+      number = postprocessors.class_number(text, labels=texts)
       invalid += number == postprocessors.INVALID
-      _put(found, task, int(example['idx']), written[max(number, 0)])
-    return _by_index(found), invalid
+      label = labels[max(number, 0)]
+      _store(label_by_index, task, int(example['idx']), label)
+    return _rows(label_by_index), invalid
 
-  return layout
+  return write_rows
 
 
 def _wsc(
   task: str, outputs: list[tuple[Example, str]]
 ) -> tuple[list[Any], int]:
-  found, invalid = {}, 0
+  label_by_index, invalid = {}, 0
   for example, text in outputs:
     number = postprocessors.wsc(text, example=example)
     invalid += number == postprocessors.INVALID
-    _put(found, task, int(example['idx']), str(number == 1))
-  return _by_index(found), invalid
+    _store(label_by_index, task, int(example['idx']), str(number == 1))
+  return _rows(label_by_index), invalid
 
 
 def _record(
   task: str, outputs: list[tuple[Example, str]]
 ) -> tuple[list[Any], int]:
-  found: dict[int, Any] = {}
+  answer_by_index: dict[int, Any] = {}
   for example, text in outputs:
-    _put(found, task, int(example['idx/query']), text)
-  return _by_index(found), 0
+    _store(answer_by_index, task, int(example['idx/query']), text)
+  return _rows(answer_by_index), 0
 
 
 def _multirc(
   task: str, outputs: list[tuple[Example, str]]
 ) -> tuple[list[Any], int]:
+  # Paragraph → question → answer → label.
   tree: Any = collections.defaultdict(lambda: collections.defaultdict(dict))
   invalid = 0
   for example, text in outputs:
@@ -135,38 +139,40 @@ def _multirc(
     paragraph, question, answer = (
       int(example[f'idx/{key}']) for key in ('paragraph', 'question', 'answer')
     )
-    _put(tree[paragraph][question], task, answer, max(value, 0))
+    _store(tree[paragraph][question], task, answer, max(value, 0))
   rows = []
   for paragraph in sorted(tree):
     questions = [
-      {'idx': question, 'answers': _by_index(tree[paragraph][question])}
+      {'idx': question, 'answers': _rows(tree[paragraph][question])}
       for question in sorted(tree[paragraph])
     ]
     rows.append({'idx': paragraph, 'passage': {'questions': questions}})
   return rows, invalid
 
 
-def _put(found: dict[int, Any], task: str, index: int, label: Any) -> None:
-  if found.setdefault(index, label) != label:
+def _store(labels: dict[int, Any], task: str, index: int, label: Any) -> None:
+  """Stores the label of an example, which may come twice if it is the same."""
+  if labels.setdefault(index, label) != label:
     raise SubmissionError(
-      f'{task}: example {index} has two predictions, {found[index]!r} and '
+      f'{task}: example {index} has two predictions, {labels[index]!r} and '
       f'{label!r}'
     )
 
 
-def _by_index(found: Mapping[int, Any]) -> list[dict[str, Any]]:
-  return [{'idx': i, 'label': found[i]} for i in sorted(found)]
+def _rows(labels: Mapping[int, Any]) -> list[dict[str, Any]]:
+  return [{'idx': index, 'label': labels[index]} for index in sorted(labels)]
 
 
-_YES_NO = _labels('false', 'true')
-_ENTAILMENT = _labels('entailment', 'not_entailment')
-_FILES: Mapping[str, tuple[str, Layout]] = {
+_YES_NO = _label_writer('false', 'true')
+_ENTAILMENT = _label_writer('entailment', 'not_entailment')
+# Task → name of its file, without the ending, and what makes its rows.
+_FILES: Mapping[str, tuple[str, RowWriter]] = {
   'super_glue_boolq_v102': ('BoolQ', _YES_NO),
   'super_glue_cb_v102': (
     'CB',
-    _labels('entailment', 'contradiction', 'neutral'),
+    _label_writer('entailment', 'contradiction', 'neutral'),
   ),
-  'super_glue_copa_v102': ('COPA', _labels(0, 1)),
+  'super_glue_copa_v102': ('COPA', _label_writer(0, 1)),
   'super_glue_multirc_v102': ('MultiRC', _multirc),
   'super_glue_record_v102': ('ReCoRD', _record),
   'super_glue_rte_v102': ('RTE', _ENTAILMENT),

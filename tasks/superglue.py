@@ -1,10 +1,10 @@
 """SuperGLUE as T5 trains and evaluates on it (its v102 tasks and mixture).
 
-Names, texts, rates and metrics are T5's. Two of the tasks are for training
-alone (`super_glue_wsc_v102_simple_train`, `dpr_v001_simple`), two for
-predictions alone, as their gold answers are hidden (`super_glue_axb_v102`,
-`super_glue_axg_v102`). A task that is registered already, by the package t5,
-stays as it is.
+Names, texts, rates and metrics are T5's. Two of the tasks are only for training
+(`super_glue_wsc_v102_simple_train`, `dpr_v001_simple`), and two only for
+predictions, because their gold answers are hidden (`super_glue_axb_v102`,
+`super_glue_axg_v102`). A task that the package t5 has already registered stays
+as it is.
 
 Rows come from TFDS: super_glue 1.0.2, definite_pronoun_resolution 1.1.0.
 
@@ -29,8 +29,8 @@ from .tfds_source import TfdsSource
 
 MIXTURE = 'super_glue_v102_proportional'
 
-# T5's rates: rows of every training set, as T5 counts them (right answers of
-# ReCoRD, answers of MultiRC).
+# T5's mixing rates: the number of training examples, which for MultiRC are
+# answers and for ReCoRD right answers.
 RATES: Mapping[str, int] = {
   'dpr_v001_simple': 1_322,
   'super_glue_wsc_v102_simple_train': 259,
@@ -54,11 +54,11 @@ class _Classification(NamedTuple):
   """A task whose rows have one class label.
 
   Attributes:
-    fields: in the order of the input.
+    fields: names of the row's fields in the order of the input.
     labels: text of every class.
-    metric_fns: of class numbers.
-    splits: of the TFDS dataset.
-    name: first word of the input, if not the task's own.
+    metric_fns: functions of class numbers.
+    splits: names of the TFDS splits.
+    name: first word of the input; None for the name of the TFDS configuration.
   """
 
   fields: Sequence[str]
@@ -68,6 +68,7 @@ class _Classification(NamedTuple):
   name: str | None = None
 
 
+# By the name of the TFDS configuration.
 CLASSIFICATION: Mapping[str, _Classification] = {
   'boolq': _Classification(('passage', 'question'), ('False', 'True')),
   'cb': _Classification(
@@ -83,7 +84,7 @@ CLASSIFICATION: Mapping[str, _Classification] = {
   'axg': _Classification(
     ('hypothesis', 'premise'), _ENTAILMENT, (), ('test',), 'rte'
   ),
-  # Its sentences are called premise and hypothesis, as RTE's.
+  # Its sentences are renamed to RTE's fields first.
   'axb': _Classification(
     ('hypothesis', 'premise'), _ENTAILMENT, (), ('test',), 'rte'
   ),
@@ -102,7 +103,7 @@ def _premise_and_hypothesis(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _register_classification(config: str) -> None:
   spec = CLASSIFICATION[config]
-  text = functools.partial(
+  to_text = functools.partial(
     preprocessors.classification,
     name=spec.name or config,
     fields=spec.fields,
@@ -111,9 +112,9 @@ def _register_classification(config: str) -> None:
   registration.add(
     f'super_glue_{config}_v102',
     source=TfdsSource(f'super_glue/{config}:1.0.2', spec.splits),
-    preprocessors=[_premise_and_hypothesis, text]
+    preprocessors=[_premise_and_hypothesis, to_text]
     if config == 'axb'
-    else [text],
+    else [to_text],
     postprocess_fn=functools.partial(
       postprocessors.class_number, labels=spec.labels
     ),

@@ -1,6 +1,7 @@
-"""SuperGLUE's metrics that are more than accuracy, in percent.
+"""SuperGLUE's metrics other than accuracy, in percent.
 
-Named as in T5, so that results compare at a glance. F1 is scikit-learn's.
+They have T5's names, so that results can be compared at a glance. F1 is
+scikit-learn's.
 
 Source: Wang et al., SuperGLUE (2019), section 3.2; Khashabi et al., MultiRC
 (2018): F1a and exact match; Zhang et al., ReCoRD (2018).
@@ -13,6 +14,7 @@ import numpy as np
 
 from . import answers
 
+# What the postprocessors `multirc` and `record` return, for all examples.
 Grouped = Sequence[Mapping[str, Any]]
 
 
@@ -22,12 +24,13 @@ def macro_f1_of_3(
   """Returns the mean of the F1 of three classes, each against the rest (CB).
 
   Args:
-    targets: classes 0..2.
-    predictions: classes; any other number is wrong, and no class's.
+    targets: class numbers 0..2.
+    predictions: class numbers; any other number is wrong and counts for no
+      class.
 
   Returns:
-    `{'mean_3class_f1': percent}`; a class that is neither there nor predicted
-    has F1 0.
+    `{'mean_3class_f1': percent}`; a class that is neither among the targets nor
+    among the predictions has F1 0.
 
   Example:
     >>> macro_f1_of_3([0, 1, 2], [0, 1, 2])
@@ -43,8 +46,8 @@ def multirc_f1_over_all_answers(
   """Returns F1 of 'this answer is right', over the answers to all questions.
 
   Args:
-    targets: 'value', 0 or 1.
-    predictions: 'value'; anything but 0 and 1 is wrong.
+    targets: each with 'value', 0 or 1.
+    predictions: each with 'value'; anything but 0 and 1 is wrong.
 
   Returns:
     `{'f1': percent}`.
@@ -56,19 +59,19 @@ def multirc_f1_over_all_answers(
     66.6667
   """
   truth = np.array([target['value'] for target in targets])
-  found = np.array([prediction['value'] for prediction in predictions])
-  found = np.where(np.isin(found, (0, 1)), found, 1 - truth)
-  return {'f1': 100.0 * _f1(truth, found)}
+  predicted = np.array([prediction['value'] for prediction in predictions])
+  predicted = np.where(np.isin(predicted, (0, 1)), predicted, 1 - truth)
+  return {'f1': 100.0 * _f1(truth, predicted)}
 
 
 def multirc_exact_match(
   targets: Grouped, predictions: Grouped
 ) -> Mapping[str, float]:
-  """Returns the percentage of questions with every answer judged rightly.
+  """Returns the percentage of questions whose answers are all judged rightly.
 
   Args:
-    targets: 'value', 0 or 1, and 'group', the question.
-    predictions: 'value'.
+    targets: each with 'value', 0 or 1, and 'group', its question.
+    predictions: each with 'value'.
 
   Returns:
     `{'exact_match': percent}`.
@@ -91,12 +94,12 @@ def multirc_exact_match(
 def record(targets: Grouped, predictions: Grouped) -> Mapping[str, float]:
   """Returns exact match and word F1 of queries, against the best right answer.
 
-  A query with several right answers makes as many examples, with the same
-  input: only the first of each counts. Texts are normalized as in SQuAD.
+  A query with several right answers makes that many examples with the same
+  input, of which only the first counts. Texts are normalized as in SQuAD.
 
   Args:
-    targets: 'value', the right answers, and 'group', the query.
-    predictions: 'value', a text.
+    targets: each with 'value', the right answers, and 'group', its query.
+    predictions: each with 'value', a text.
 
   Returns:
     `{'em': percent, 'f1': percent}`.
@@ -107,15 +110,15 @@ def record(targets: Grouped, predictions: Grouped) -> Mapping[str, float]:
     ... )['em']
     0.0
   """
-  first: dict[Hashable, tuple[Sequence[str], str]] = {}
+  by_query: dict[Hashable, tuple[Sequence[str], str]] = {}
   for target, prediction in zip(targets, predictions, strict=True):
-    first.setdefault(target['group'], (target['value'], prediction['value']))
-  return answers.squad(*zip(*first.values(), strict=True))
+    by_query.setdefault(target['group'], (target['value'], prediction['value']))
+  return answers.squad(*zip(*by_query.values(), strict=True))
 
 
-def _f1(truth: Any, found: Any, **settings: Any) -> float:
+def _f1(truth: Any, predicted: Any, **settings: Any) -> float:
   import sklearn.metrics
 
-  # 0 where nothing is there and nothing found: T5's value, without a warning.
+  # F1 is 0, as in T5, and without a warning, for a class that occurs nowhere.
   settings['zero_division'] = 0
-  return float(sklearn.metrics.f1_score(truth, found, **settings))
+  return float(sklearn.metrics.f1_score(truth, predicted, **settings))

@@ -1,9 +1,10 @@
 """TriviaQA without documents: the model must know the answer.
 
-The set-up that seqio documents: `trivia_qa/unfiltered.nocontext`, the last
-tenth of its training rows for development, its validation rows as test set, as
-the gold answers of its own test set are hidden. The target is the answer's own
-form; a prediction is right if it equals any alias (`answers`).
+The splits are those that seqio's documentation uses: of the TFDS data set
+`trivia_qa/unfiltered.nocontext`, the last tenth of the training rows is for
+development, and the validation rows are the test set, because the gold answers
+of its own test set are hidden. The target is the answer in its main form; a
+prediction is right if it equals any alias (`answers`).
 
 Source: Roberts et al., How Much Knowledge Can You Pack Into the Parameters of
 a Language Model? (2020); DST, appendix G.
@@ -25,6 +26,6 @@ registration.add(
     },
   ),
   preprocessors=[preprocessors.closed_book_question],
-  postprocess_fn=functools.partial(postprocessors.any_of, key='answers'),
+  postprocess_fn=functools.partial(postprocessors.right_answers, key='answers'),
   metric_fns=[answers.trivia_qa],
 )

@@ -1,9 +1,9 @@
-"""Which vocabulary the tasks read and write: one choice, made by gin.
+"""The vocabulary of the tasks: chosen once, by gin, for all of them.
 
 Every task of `registration` asks `task_vocabulary` whenever it is used, not
-when it is registered. The files in gin/tasks/ bind its argument to the macro
-VOCABULARY, which is also the name that T5X's model files use: so whoever binds
-it, binds it for the model and for the task, and T5X finds them equal.
+when it is registered. The files in gin/tasks/ bind the function's argument to
+the macro VOCABULARY. T5X's model files use the same macro, so that one binding
+sets the vocabulary of the model and of the task, which T5X wants to be equal.
 
   --gin.VOCABULARY="@vocabularies.byte()"
 
@@ -18,30 +18,32 @@ import gin
 import seqio
 import tensorflow as tf
 
-# T5 1.1's, sentinels included; the file that T5X's t5_1_1/base.gin names.
+# T5 1.1's model file, which includes the sentinels; T5X's t5_1_1/base.gin names
+# it, too.
 T5_MODEL = 'gs://t5-data/vocabs/cc_all.32000.100extra/sentencepiece.model'
 
 
 class VocabularyError(ValueError):
-  """A vocabulary cannot be read: which, why, and what would work."""
+  """A vocabulary cannot be read; the message says why and what would work."""
 
 
 class SentencePieceVocabulary(seqio.SentencePieceVocabulary):
-  """seqio's, read on first use; says what to do if the file is not there.
+  """seqio's vocabulary, with an error that says what to do without its file.
 
-  Equal to seqio's own with the same file, which T5X's model files name.
+  The file is read on first use. The vocabulary equals seqio's own with the same
+  file, such as those in T5X's model files.
   """
 
   @property
   def tokenizer(self) -> Any:
-    """The processor of the sentencepiece package."""
-    with _readable(self.sentencepiece_model_file):
+    """The tokenizer of the package sentencepiece."""
+    with _explained(self.sentencepiece_model_file):
       return super().tokenizer
 
   @property
   def sp_model(self) -> bytes | None:
-    """The file's content."""
-    with _readable(self.sentencepiece_model_file):
+    """The content of the file."""
+    with _explained(self.sentencepiece_model_file):
       return super().sp_model
 
 
@@ -50,8 +52,9 @@ def sentencepiece(path: str, extra_ids: int = 0) -> seqio.Vocabulary:
   """Returns the vocabulary of a SentencePiece model file.
 
   Args:
-    path: of the file, read on first use; TensorFlow opens it, so gs:// works.
-    extra_ids: sentinels to add after those in the file (count).
+    path: path of the file, read on first use; TensorFlow opens it, so that
+      gs:// works.
+    extra_ids: number of sentinels to add after those in the file (count).
 
   Returns:
     The vocabulary.
@@ -79,8 +82,8 @@ def byte(extra_ids: int = 0) -> seqio.Vocabulary:
   """Returns the vocabulary of bytes, which needs no file.
 
   Args:
-    extra_ids: sentinels after the bytes (count); the bundled seed has none,
-      ByT5 125.
+    extra_ids: number of sentinels after the bytes (count); the bundled seed has
+      none, ByT5 has 125.
 
   Returns:
     The vocabulary: 0 is padding, 1 EOS, 2 unknown, byte b is b + 3.
@@ -96,16 +99,16 @@ def byte(extra_ids: int = 0) -> seqio.Vocabulary:
 def task_vocabulary(
   vocabulary: seqio.Vocabulary | None = None,
 ) -> seqio.Vocabulary:
-  """Returns what inputs and targets are tokenized with now.
+  """Returns the vocabulary that inputs and targets are tokenized with now.
 
   Args:
-    vocabulary: bound by gin; None for `t5`.
+    vocabulary: bound by gin; None for that of `t5`.
 
   Returns:
     The vocabulary.
 
   Raises:
-    VocabularyError: if something else is bound.
+    VocabularyError: if what is bound is no vocabulary.
 
   Example:
     >>> task_vocabulary(byte()).vocab_size
@@ -122,8 +125,8 @@ def task_vocabulary(
   return vocabulary
 
 
-def named(name: str) -> seqio.Vocabulary:
-  """Returns the vocabulary that a command line names.
+def by_name(name: str) -> seqio.Vocabulary:
+  """Returns the vocabulary that a command's option --seed-vocab names.
 
   Args:
     name: 't5', 'byte', or the path of a SentencePiece model.
@@ -132,7 +135,7 @@ def named(name: str) -> seqio.Vocabulary:
     The vocabulary; a file is read on first use.
 
   Example:
-    >>> named('byte').vocab_size
+    >>> by_name('byte').vocab_size
     259
   """
   if name == 't5':
@@ -141,7 +144,8 @@ def named(name: str) -> seqio.Vocabulary:
 
 
 @contextlib.contextmanager
-def _readable(path: str) -> Iterator[None]:
+def _explained(path: str) -> Iterator[None]:
+  """Raises VocabularyError in place of an error from reading the file."""
   try:
     yield
   except (tf.errors.OpError, OSError, RuntimeError) as error:

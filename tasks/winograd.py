@@ -1,9 +1,10 @@
 """Winograd schemas to text: which noun does the starred pronoun stand for?
 
-T5's simple form (Raffel et al. 2020, appendix B): the pronoun is marked by
-stars, and the model writes the noun. In SuperGLUE's WSC a row proposes one
-noun and says whether it is right; only right ones can be learnt from, and in
-evaluation a prediction is compared with the proposal (`postprocessors`).
+This is T5's simple form (Raffel et al. 2020, appendix B): the pronoun is marked
+by stars, and the model writes the noun. In SuperGLUE's WSC a row proposes one
+noun and says whether it is right. Only rows with a right noun can be learnt
+from; in evaluation a prediction is compared with the proposed noun
+(`postprocessors.wsc`).
 """
 
 from collections.abc import Mapping
@@ -21,9 +22,10 @@ def wsc(
   """Maps rows of WSC to text.
 
   Args:
-    dataset: of 'text', 'span1_text' (noun), 'span2_text' (pronoun) as string
-      [], 'span2_index' (words before the pronoun) as i32[], 'label' (1 if the
-      noun is right, -1 if hidden) as i64[], 'idx' as i32[].
+    dataset: rows with 'text', 'span1_text' (the noun) and 'span2_text' (the
+      pronoun) as string [], 'span2_index' (number of words before the pronoun)
+      as i32[], 'label' (1 if the noun is right, 0 if not, -1 if that is hidden)
+      as i64[], 'idx' as i32[].
     right_only: whether to leave out rows whose noun is wrong.
 
   Returns:
@@ -60,10 +62,11 @@ def definite_pronoun(row: Row) -> dict[str, Any]:
 
   Args:
     row: 'sentence' and 'pronoun' as string [], 'candidates' as string [2],
-      'label' (which is right) as i64[].
+      'label' (index of the right candidate) as i64[].
 
   Returns:
-    'inputs', in which the first such pronoun is marked, and 'targets'.
+    'inputs', in which the pronoun is marked where it occurs first, and
+    'targets'.
 
   Example:
     >>> rows = tf.data.Dataset.from_tensors({
@@ -85,26 +88,27 @@ def definite_pronoun(row: Row) -> dict[str, Any]:
 
 
 def _mark(text: tf.Tensor, pronoun: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-  """Returns the text with stars around the pronoun, the index-th word.
+  """Returns the text with stars around the pronoun, the word at an index.
 
-  Two rows of WSC are not so: in one, punctuation is glued to the pronoun; in
-  the other, the pronoun is the next word. There it is the first word from the
-  index on that begins with the pronoun, what is glued to it is set apart, and
-  white space around the text is dropped: that gives T5's text for both.
+  In two rows of WSC the word at the index is not the pronoun alone: in one,
+  punctuation is glued to the pronoun; in the other, the pronoun is the next
+  word. For these, the first word from the index on that begins with the pronoun
+  is taken, what is glued to it is set apart, and white space around the text is
+  dropped. That gives T5's text for both.
   """
   words = tf.strings.split([text], sep=' ').values
   as_given = tf.equal(words[index], pronoun)
-  # The pronoun ends where its word does: 'he' does not begin 'her'.
+  # The pronoun must be a whole word: 'her' does not begin with 'he'.
   begins = tf.strings.regex_full_match(
     words, tf.strings.join([pronoun, r'(\W.*)?'])
   )
   candidates = tf.where(begins & (tf.range(tf.size(words)) >= index))[:, 0]
-  found = tf.debugging.assert_positive(
+  has_candidate = tf.debugging.assert_positive(
     tf.size(candidates),
     message='the pronoun of a WSC row is not in its text from its index on',
   )
-  # Without this, the slice may run first, and fail with its own message.
-  with tf.control_dependencies([found]):
+  # Without this, indexing may run first and fail with its own message.
+  with tf.control_dependencies([has_candidate]):
     place = candidates[0]
   glued = tf.strings.regex_replace(
     words[place], tf.strings.join(['^', pronoun]), ''

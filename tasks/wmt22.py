@@ -1,13 +1,13 @@
 """German→English news translation, as in WMT22.
 
-Training: all WMT news test sets before 2021, i.e. newssyscomb2009 and
-newstest2009–2020, 31,480 pairs: the paper's 31.5K. With news-test2008 it would
-be 33,531, so the paper must have left that out, and so do we. Development: 500
-sentences of newstest2021, drawn once and for all by a hash. Test:
+`train` is all WMT news test sets before 2021, that is newssyscomb2009 and
+newstest2009–2020: 31,480 pairs, the paper's 31.5K. With news-test2008 it would
+be 33,531, so the paper must have left that out, and so do we. `validation` is
+500 sentences of newstest2021, drawn once and for all by a hash. `test` is
 newstest2022.
 
-BLEU and chrF are computed against all references (A and B in 2021 and 2022),
-BLEURT, where it is installed, against A. The paper decodes with beam size 4.
+BLEU and chrF are computed against all references (A and B in 2021 and 2022);
+BLEURT, if it is installed, against A. The paper decodes with beam size 4.
 
 Source: Kocmi et al., Findings of the 2022 Conference on Machine Translation
 (2022); DST, appendix G.
@@ -23,7 +23,8 @@ import tensorflow as tf
 from . import metrics, postprocessors, preprocessors, registration, wmt_data
 from .bleurt import bleurt
 
-DEVELOPMENT = 500
+VALIDATION_SENTENCES = 500
+# Split → names of test sets.
 SPLITS = {
   'train': tuple(name for name in wmt_data.SETS if name < 'wmt21'),
   'validation': ('wmt21',),
@@ -39,11 +40,11 @@ def rows(split: str) -> tuple[list[str], list[tuple[str, ...]]]:
 
   Returns:
     German sentences, and the English references of each. Those of 'train' are
-    in a fixed, shuffled order: seqio shuffles only among its next thousand,
-    and the years differ.
+    in a fixed, shuffled order, because the years differ and seqio shuffles only
+    within a window of a thousand rows.
 
   Raises:
-    wmt_data.WmtDataError: if a test set cannot be had.
+    wmt_data.WmtDataError: if a test set can be neither read nor downloaded.
   """
   sources: list[str] = []
   references: list[tuple[str, ...]] = []
@@ -55,7 +56,7 @@ def rows(split: str) -> tuple[list[str], list[tuple[str, ...]]]:
   if split == 'train':
     order.sort(key=_hash)
   elif split == 'validation':
-    order = sorted(sorted(order, key=_hash)[:DEVELOPMENT])
+    order = sorted(sorted(order, key=_hash)[:VALIDATION_SENTENCES])
   return [sources[i] for i in order], [references[i] for i in order]
 
 
@@ -76,14 +77,14 @@ def _dataset(
 
 
 def _references(text: str, **context: Any) -> str | list[str]:
-  found = postprocessors.any_of(text, key='references', **context)
-  if isinstance(found, str):
-    return found
+  answers = postprocessors.right_answers(text, key='references', **context)
+  if isinstance(answers, str):
+    return answers
   # A sentence without a second reference has an empty one.
-  return [reference for reference in found if reference]
+  return [reference for reference in answers if reference]
 
 
-# Any: seqio's own source does not meet its own protocol's annotations.
+# Any, because seqio's own source does not meet its own protocol.
 _source: Any = seqio.FunctionDataSource(_dataset, splits=tuple(SPLITS))
 registration.add(
   'wmt22_de_en',

@@ -1,12 +1,13 @@
 """WMT's German–English news test sets, through sacreBLEU.
 
-A set is read from sacreBLEU's cache (`SACREBLEU`, by default ~/.sacrebleu):
+A test set is read from sacreBLEU's cache, the directory that the environment
+variable SACREBLEU names, or else ~/.sacrebleu:
 
   wmt22/wmt22.de-en.src  wmt22/wmt22.de-en.ref-A  wmt22/wmt22.de-en.ref-B
 
-What is not there, sacreBLEU downloads once and checks against its checksums.
-Where there is no network, either these text files or the archive, in `raw/`,
-can be put there by hand; archives are checked all the same.
+sacreBLEU downloads what is missing once and verifies its checksum. Where there
+is no network, put either these text files there by hand, or the archive into
+the folder `raw/`; archives are verified all the same.
 """
 
 import copy
@@ -22,23 +23,23 @@ PAIR = 'de-en'
 
 
 class WmtDataError(ValueError):
-  """A test set cannot be read: which, and what to put where."""
+  """A test set cannot be read; the message says what to put where."""
 
 
 class TestSet(NamedTuple):
-  """What is known of a test set.
+  """The size and the references of a test set.
 
   Attributes:
-    sentences: in it (count).
-    references: fields of sacreBLEU's that hold one.
+    sentences: number of German sentences (count).
+    references: names of sacreBLEU's fields that hold a reference.
   """
 
   sentences: int
   references: tuple[str, ...] = ('ref',)
 
 
-# By sacreBLEU's names; wmt14 there is a filtered set. newstest2008 is left
-# out: see wmt22.py.
+# By sacreBLEU's names; its wmt14 is a filtered set, so that wmt14/full is used.
+# wmt22.py says why newstest2008 is left out.
 SETS: Mapping[str, TestSet] = {
   'newssyscomb2009': TestSet(502),
   'wmt09': TestSet(2525),
@@ -57,7 +58,7 @@ SETS: Mapping[str, TestSet] = {
   'wmt22': TestSet(1984, ('ref-A', 'ref-B')),
 }
 
-# sacreBLEU lacks this one. The files are those of WMT's dev.tgz.
+# sacreBLEU lacks newssyscomb2009. These files are those of WMT's dev.tgz.
 _SYSCOMB = (
   'https://raw.githubusercontent.com/Helsinki-NLP/OPUS-MT-testsets/'
   'ac0f19c0be3cb4e0d9450fcb2d7a9847c4bdd180/testsets/deu-eng/newssyscomb2009.'
@@ -70,10 +71,10 @@ _SYSCOMB_MD5 = (
 
 @gin.configurable
 def cache_dir(path: str = '') -> pathlib.Path:
-  """Returns where test sets are kept.
+  """Returns the directory where test sets are kept.
 
   Args:
-    path: bound by gin; by default the environment variable SACREBLEU, or
+    path: bound by gin; '' for the environment variable SACREBLEU, or else
       ~/.sacrebleu.
 
   Returns:
@@ -93,16 +94,16 @@ def read(
   """Returns a test set's sentences.
 
   Args:
-    name: of `SETS`.
-    cache: directory; None for `cache_dir`.
+    name: a key of `SETS`.
+    cache: sacreBLEU's cache; None for `cache_dir`.
 
   Returns:
-    German sentences, and as many tuples of English references, in which an
-    empty text is a reference that is not there.
+    The German sentences, and for each a tuple of English references, in which
+    an empty text stands for a missing reference.
 
   Raises:
-    WmtDataError: if it cannot be had, or has other than the known number of
-      sentences.
+    WmtDataError: if the test set is unknown, can be neither read nor
+      downloaded, or has the wrong number of sentences.
 
   Example:
     >>> try:
@@ -138,34 +139,35 @@ def _lines(path: pathlib.Path) -> list[str]:
     text = path.read_bytes().decode('utf-8')
   except (OSError, UnicodeDecodeError) as error:
     raise WmtDataError(f'{str(path)!r} cannot be read: {error}') from error
-  # Nothing else ends a line: some sentences hold U+0085.
+  # Only '\n' ends a line: some sentences hold U+0085.
   return text.removesuffix('\n').split('\n') if text else []
 
 
 def _prepare(name: str, cache: pathlib.Path) -> None:
-  """Makes the text files of a test set, from the archive if that is there."""
+  """Makes a test set's text files, from archives that it may download."""
   from sacrebleu import utils
 
   dataset = _dataset(name, cache)
   raw = cache / name / 'raw'
+  stem = name.replace('/', '_')
   archives = [
-    raw / f'{name.replace("/", "_")}.{pathlib.PurePosixPath(_path(url)).name}'
+    raw / f'{stem}.{pathlib.PurePosixPath(_url_path(url)).name}'
     for url in dataset.data
   ]
   for archive, md5 in zip(archives, dataset.md5, strict=True):
     if not archive.exists():
       continue
-    found = utils.get_md5sum(archive)
-    if found != md5:
+    actual_md5 = utils.get_md5sum(archive)
+    if actual_md5 != md5:
       raise WmtDataError(
-        f'{str(archive)!r} has the MD5 sum {found}, not {md5}: it is damaged '
-        'or another file. Remove it'
+        f'{str(archive)!r} has the MD5 sum {actual_md5}, not {md5}: it is '
+        'damaged or another file. Remove it'
       )
     # sacreBLEU unpacks only what it has just downloaded.
     utils.extract_tarball(str(archive), str(raw))
   try:
     dataset.process_to_text(PAIR)
-  # SystemExit: how sacreBLEU ends on a wrong checksum.
+  # SystemExit is how sacreBLEU ends on a wrong checksum.
   except (OSError, SystemExit) as error:
     todo = '; '.join(
       f'{url} (MD5 {md5}) as {str(archive)!r}'
@@ -184,7 +186,7 @@ def _prepare(name: str, cache: pathlib.Path) -> None:
     ) from error
 
 
-def _path(url: str) -> str:
+def _url_path(url: str) -> str:
   return urllib.parse.urlparse(url).path
 
 
@@ -194,17 +196,17 @@ def _dataset(name: str, cache: pathlib.Path) -> Any:
   from sacrebleu.dataset.plain_text import PlainTextDataset
 
   if name == 'newssyscomb2009':
-    # Any: sacreBLEU annotates langpairs with a type instead of its values.
+    # Any, because sacreBLEU annotates langpairs with a wrong type.
     make: Any = PlainTextDataset
-    found: Any = make(
+    dataset: Any = make(
       name,
       data=[f'{_SYSCOMB}deu', f'{_SYSCOMB}eng'],
       md5=list(_SYSCOMB_MD5),
       langpairs={PAIR: [f'{name}.{name}.deu', f'{name}.{name}.eng']},
     )
   else:
-    found = copy.copy(datasets.DATASETS[name])
-  # sacreBLEU fixes these when it is imported; there is no argument for them.
-  found._outdir = str(cache / name)
-  found._rawdir = str(cache / name / 'raw')
-  return found
+    dataset = copy.copy(datasets.DATASETS[name])
+  # sacreBLEU fixes these when it is imported, and has no argument for them.
+  dataset._outdir = str(cache / name)
+  dataset._rawdir = str(cache / name / 'raw')
+  return dataset

@@ -1,4 +1,4 @@
-"""Reads a delta file by its specification, without NumPy or any of our code.
+"""Reads a delta file by FORMAT.md alone, without NumPy or any of our code.
 
 Slow and simple: what the tests compare the real reader and writer with.
 """
@@ -50,39 +50,39 @@ def read(
   table = layers(json.loads(parts['parameters']))
   assert [row[0] for row in table] == sorted({row[0] for row in table})
   steps = numbers(parts['positions'], sum(row[3] for row in table))
-  entries, place, offset, left = {}, -1, 0, list(steps)
+  entries, place, offset, steps_left = {}, -1, 0, list(steps)
   for path, dtype, shape, count in table:
     positions = []
     for _ in range(count):
-      place += left.pop(0)
+      place += steps_left.pop(0)
       positions.append(place - offset)
     assert all(0 <= position < math.prod(shape) for position in positions)
     offset += math.prod(shape)
     entries[path] = Entry(dtype, shape, positions, [])
   for dtype in {row[1] for row in table if row[3]}:
-    mine = [entry for entry in entries.values() if entry.dtype == dtype]
+    of_dtype = [entry for entry in entries.values() if entry.dtype == dtype]
     if f'values.{dtype}' in parts:
-      _raw(parts[f'values.{dtype}'], mine)
+      _raw(parts[f'values.{dtype}'], of_dtype)
     else:
       assert seed is not None
       paths = [path for path in entries if entries[path].dtype == dtype]
       _differences(
-        parts[f'differences.{dtype}'], mine, [seed[path] for path in paths]
+        parts[f'differences.{dtype}'], of_dtype, [seed[path] for path in paths]
       )
   return metadata, entries
 
 
 def layers(rows: list[list]) -> list[list]:
-  """Returns a row a parameter, where one may stand for that of all layers."""
-  found = []
+  """Returns one row for each parameter, also for those of stacked rows."""
+  single = []
   for path, dtype, shape, count in rows:
     if isinstance(count, int):
-      found.append([path, dtype, shape, count])
+      single.append([path, dtype, shape, count])
       continue
     assert path.count('{}') == 1
     for layer, each in enumerate(count):
-      found.append([path.replace('{}', str(layer)), dtype, shape, each])
-  return sorted(found)
+      single.append([path.replace('{}', str(layer)), dtype, shape, each])
+  return sorted(single)
 
 
 def numbers(data: bytes, count: int) -> list[int]:
@@ -92,26 +92,26 @@ def numbers(data: bytes, count: int) -> list[int]:
     return []
   if data[0] == 64:
     pieces = -(-count // 2**22)
-    found, used = [], 1
+    decoded, used = [], 1
     for i in range(pieces):
       n = count * (i + 1) // pieces - count * i // pieces
       chunk, size = _chunk(data[used:], n)
-      found += chunk
+      decoded += chunk
       used += size
     assert used == len(data)
-    return found
+    return decoded
   width = data[0]
   low = _Bits(data[1:])
   rest = [low.take(width) for _ in range(count)]
   unary = _Bits(data[1 + low.bytes() :])
-  found = []
+  decoded = []
   for value in rest:
     quotient = 0
     while not unary.take(1):
       quotient += 1
-    found.append((quotient << width) + value + 1)
+    decoded.append((quotient << width) + value + 1)
   assert 1 + low.bytes() + unary.bytes() == len(data)
-  return found
+  return decoded
 
 
 class _Bits:
@@ -159,7 +159,7 @@ def _chunk(data: bytes, count: int) -> tuple[list[int], int]:
     states[i % lanes] = x if x >= 2**16 else (x << 16) + next(stream)
     coded.append(symbol)
   assert not list(stream) and set(states) == {2**16}
-  found = []
+  decoded = []
   for start in range(0, count, 2**13):
     bits = _Bits(data[at:])
     for symbol in coded[start : start + 2**13]:
@@ -167,9 +167,9 @@ def _chunk(data: bytes, count: int) -> tuple[list[int], int]:
       low = bits.take(max(0, exponent - 2))
       whole = 2**exponent * (4 + mantissa)
       assert whole % 4 == 0
-      found.append(whole // 4 + low)
+      decoded.append(whole // 4 + low)
     at += bits.bytes()
-  return found, at
+  return decoded, at
 
 
 def _raw(data: bytes, entries: list[Entry]) -> None:

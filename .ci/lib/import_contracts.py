@@ -20,6 +20,9 @@ FOLDERS = {
   'launch': 'dst_t5x/launch',
   'tasks': 'dst_t5x/tasks',
 }
+# What the command `lint-imports` runs: as code, so that this Python's
+# import-linter is used, whatever is on the PATH.
+LINT_IMPORTS = 'from importlinter import cli; cli.lint_imports_command()'
 
 
 def main(checkout: pathlib.Path) -> int:
@@ -33,7 +36,7 @@ def main(checkout: pathlib.Path) -> int:
       )
     config = shutil.copy(checkout / 'pyproject.toml', place)
     return subprocess.run(
-      ['lint-imports', '--config', config, '--no-cache'],
+      [sys.executable, '-c', LINT_IMPORTS, '--config', config, '--no-cache'],
       cwd=place,
       env={**os.environ, 'PYTHONPATH': place},
       check=False,

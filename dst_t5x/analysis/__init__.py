@@ -1,7 +1,8 @@
 """What a run changed: counts of changed parameters, and plots."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from dst_t5x.arrays import late_names
 
 if TYPE_CHECKING:
   from dst_t5x.analysis.changes import (
@@ -40,17 +41,4 @@ _HOMES = {
   'share_per_module': 'changes',
 }
 
-
-def __getattr__(name: str) -> Any:
-  """Loads a public name at its first use."""
-  if name not in _HOMES:
-    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-  module = importlib.import_module(f'{__name__}.{_HOMES[name]}')
-  value: Any = getattr(module, name)
-  globals()[name] = value
-  return value
-
-
-def __dir__() -> list[str]:
-  """Returns the public names, loaded or not."""
-  return sorted({*globals(), *__all__})
+__getattr__, __dir__ = late_names.load_late(__name__, _HOMES)

@@ -18,7 +18,7 @@ def learning_curve(
   """Draws the training loss, and each evaluation's scores beside it.
 
   Args:
-    path: of the PNG.
+    path: where the PNG file is written.
     rows: a run's history, as `history.read` returns it.
   """
   train = [r for r in rows if r['kind'] == 'train']
@@ -55,7 +55,7 @@ def churn(
   """Draws which share of the subset is new at each step.
 
   Args:
-    path: of the PNG.
+    path: where the PNG file is written.
     rows: a run's history.
     budget: K (count).
   """
@@ -76,7 +76,7 @@ def module_shares(
   """Draws which share of every module's parameters changed.
 
   Args:
-    path: of the PNG.
+    path: where the PNG file is written.
     shares: (changed, size) counts by module.
   """
   names = list(shares)[::-1]
@@ -98,7 +98,7 @@ def overlaps(path: str | os.PathLike[str], matrices: Mapping[str, Any]) -> None:
   """Draws a heat map of every matrix of subset overlaps.
 
   Args:
-    path: of the PNG.
+    path: where the PNG file is written.
     matrices: fractions [d, d] by title; NaN stays blank.
   """
   columns = min(3, len(matrices))

@@ -2,7 +2,7 @@
 
 import click
 
-from dst_t5x.commands import common, delta_files
+from dst_t5x.commands import delta_files, shared_options
 
 # As in `composition`, which is not imported for `--help`.
 _POLICIES = ('error', 'last', 'sum')
@@ -10,7 +10,7 @@ _POLICIES = ('error', 'last', 'sum')
 
 @click.command()
 @click.argument('files', nargs=-1, required=True, metavar='A B …')
-@common.seed_option
+@shared_options.seed_option
 @delta_files.out_option
 @delta_files.overwrite_option
 @click.option(
@@ -22,7 +22,7 @@ _POLICIES = ('error', 'last', 'sum')
   'refuse (error), take the value of the last delta (last), or add up the '
   'differences from the seed, then also where several deltas agree (sum).',
 )
-@common.json_option
+@shared_options.json_option
 def compose(
   files: tuple[str, ...],
   seed: str,
@@ -31,9 +31,10 @@ def compose(
   on_conflict: str,
   as_json: bool,
 ) -> None:
-  """Write one delta that does what A B … do, such as a task and a language.
+  """Write one delta that does what A B … do.
 
-  Positions that several of the deltas hold are counted for every parameter.
+  For example, a task's delta and a language's. Positions that several of the
+  deltas hold are counted for every parameter.
   """
   from dst_t5x import seeds
   from dst_t5x.delta import composition

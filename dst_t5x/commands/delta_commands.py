@@ -5,12 +5,12 @@ import math
 import click
 
 from dst_t5x.commands import (
-  common,
   compose_command,
   delta_files,
   export_command,
   import_command,
   overlap_command,
+  shared_options,
   show_command,
 )
 
@@ -38,10 +38,10 @@ for _command in (
 
 @delta.command()
 @click.argument('file')
-@common.seed_option
+@shared_options.seed_option
 @delta_files.out_option
 @delta_files.overwrite_option
-@common.json_option
+@shared_options.json_option
 def apply(
   file: str, seed: str, out: str, overwrite: bool, as_json: bool
 ) -> None:
@@ -74,10 +74,10 @@ def apply(
 @delta.command()
 @click.argument('params')
 @click.argument('file')
-@common.seed_option
+@shared_options.seed_option
 @delta_files.out_option
 @delta_files.overwrite_option
-@common.json_option
+@shared_options.json_option
 def revert(
   params: str, file: str, seed: str, out: str, overwrite: bool, as_json: bool
 ) -> None:
@@ -125,7 +125,7 @@ def revert(
   help='Store values as differences from the seed: the file is smaller, but '
   'can only be read together with the seed.',
 )
-@common.json_option
+@shared_options.json_option
 def diff(
   seed: str,
   tuned: str,
@@ -136,7 +136,7 @@ def diff(
   differences: bool,
   as_json: bool,
 ) -> None:
-  """Write the delta that turns the parameters in SEED into those in TUNED."""
+  """Write the delta that turns SEED into TUNED."""
   from dst_t5x import delta as delta_lib
   from dst_t5x import seeds
   from dst_t5x.delta.file import container
@@ -167,10 +167,10 @@ def diff(
 @click.argument('params')
 @click.argument('old')
 @click.argument('new')
-@common.seed_option
+@shared_options.seed_option
 @delta_files.out_option
 @delta_files.overwrite_option
-@common.json_option
+@shared_options.json_option
 def swap(
   params: str,
   old: str,

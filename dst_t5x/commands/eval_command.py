@@ -6,45 +6,57 @@ from typing import Any
 
 import click
 
-from dst_t5x.commands import common, task_setup
+from dst_t5x.commands import adapted_models, shared_options, task_setup
 
 
 @click.command('eval')
-@common.seed_option
-@common.delta_option
+@shared_options.seed_option
+@shared_options.delta_option
 @click.option(
-  '--task', '--mixture', 'task', metavar='NAME', help='seqio task or mixture.'
+  '--task',
+  '--mixture',
+  'task',
+  metavar='NAME',
+  help='Evaluate on this seqio task or mixture; `dst-t5x tasks list` shows '
+  'those of this package.',
 )
+@shared_options.import_option
 @click.option(
-  '--import',
-  'modules',
-  multiple=True,
-  metavar='MODULE',
-  help='Module that registers the task, if it is not one of ours.',
+  '--eval-file',
+  metavar='FILE',
+  help='Evaluate on this TSV or JSON-lines file instead of a task.',
 )
-@click.option('--eval-file', help='TSV or JSON-lines file instead of a task.')
-@click.option('--split', default='validation', show_default=True)
+@shared_options.split_option
 @click.option(
-  '--examples', type=int, help='Evaluate only the first so many of each task.'
+  '--examples',
+  type=int,
+  help='Evaluate only the first so many examples of each task.',
 )
 @task_setup.task_options
-@click.option(
-  '--beam-size',
-  type=click.IntRange(min=1),
-  help="Beams; 1 decodes greedily. The task's: 4 for wmt22, otherwise 1.",
+@shared_options.beam_size_option(
+  None,
+  unless_given="Unless given, the task's own number: 4 for wmt22, otherwise 1.",
 )
-@click.option('--batch-size', type=click.IntRange(min=1), default=64)
+@click.option(
+  '--batch-size',
+  type=click.IntRange(min=1),
+  default=64,
+  show_default=True,
+  help='Decode so many examples at a time.',
+)
 @click.option(
   '--out',
   metavar='DIR',
-  help='Write scores.json and, by task, metrics and predictions.',
+  help='Write scores.json to this directory, and the metrics and predictions '
+  'of every task.',
 )
 @click.option(
   '--submission',
   metavar='DIR',
-  help="Write predictions in SuperGLUE's layout, and score nothing.",
+  help="Score nothing, and write the predictions as SuperGLUE's web site takes "
+  'them.',
 )
-@common.json_option
+@shared_options.json_option
 def evaluate(
   seed: str,
   delta: str | None,
@@ -60,31 +72,30 @@ def evaluate(
   as_json: bool,
   **options: Any,
 ) -> None:
-  """Evaluate a seed on a task or a file, with or without a delta."""
+  """Score a seed, with or without a delta, on a task or a file."""
   if (task is None) == (eval_file is None):
     raise click.UsageError('give either --task or --eval-file')
   if submission is not None and (out is not None or eval_file is not None):
     raise click.UsageError('--submission goes with --task, and without --out')
   from dst_t5x.commands import score_report
-  from dst_t5x.standalone import evaluation as evaluate_lib
-  from dst_t5x.standalone import task_lookup, text_files
+  from dst_t5x.standalone import evaluation, task_lookup, text_files
   from dst_t5x.tasks import vocabularies
 
-  common.import_modules(modules)
+  task_setup.import_modules(modules)
   task_settings = task_setup.prepare(
     task or '', task_setup.TaskOptions(**options)
   )
   if eval_file is not None:
-    vocab = options['seed_vocab']
+    name = options['seed_vocab']
     task = text_files.register(
       None,
       eval_file,
-      vocabulary=None if vocab is None else vocabularies.named(vocab),
+      vocabulary=None if name is None else vocabularies.by_name(name),
     )
   assert task is not None
   features = task_lookup.find(task).output_features
-  model = common.model(seed, delta)
-  predict_fn = evaluate_lib.predictor(
+  model = adapted_models.load(seed, delta)
+  predict_fn = evaluation.predictor(
     model.config,
     model.params,
     vocabulary=features['targets'].vocabulary,
@@ -98,29 +109,29 @@ def evaluate(
     'batch_size': batch_size,
   }
   if submission is not None:
-    _submit(submission, task, predict_fn, settings)
+    _write_submission(submission, task, predict_fn, settings)
     return
-  found = evaluate_lib.evaluate_with_notes(
+  result = evaluation.evaluate_with_notes(
     task, predict_fn, output_dir=out, **settings
   )
-  report = json.dumps(score_report.as_dict(found), indent=2)
+  report = json.dumps(score_report.as_dict(result), indent=2)
   if out is not None:
     (pathlib.Path(out) / 'scores.json').write_text(f'{report}\n')
   if as_json:
     click.echo(report)
   else:
-    score_report.show(found)
+    score_report.show(result)
 
 
-def _submit(
+def _write_submission(
   directory: str, task: str, predict_fn: Any, settings: dict[str, Any]
 ) -> None:
   from dst_t5x.standalone import task_prediction
   from dst_t5x.tasks import submission
 
   outputs = task_prediction.predict_task(task, predict_fn, **settings)
-  for written in submission.write(directory, outputs).values():
+  for file in submission.write(directory, outputs).values():
     click.echo(
-      f'{written.path}: {written.lines} lines'
-      + (f', {written.invalid} invalid' if written.invalid else '')
+      f'{file.path}: {file.lines} lines'
+      + (f', {file.invalid} invalid' if file.invalid else '')
     )

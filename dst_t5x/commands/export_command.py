@@ -6,7 +6,7 @@ T5X is not needed.
 
 import click
 
-from dst_t5x.commands import common, delta_files
+from dst_t5x.commands import delta_files, shared_options
 from dst_t5x.seeds import layouts
 
 _FILES = ('dst_t5x', 'plain', 'vllm')
@@ -40,7 +40,7 @@ _seed_option = click.option(
   help='With --to dst_t5x, store values as differences from the seed: smaller, '
   'but OUT can only be read together with the seed.',
 )
-@common.json_option
+@shared_options.json_option
 def export(
   source: str,
   out: str,
@@ -118,7 +118,7 @@ def export(
   help=f'Layout to write: {layouts.TITLES}.',
 )
 @_seed_option
-@common.json_option
+@shared_options.json_option
 def merge(
   source: str, out: str, layout: str, seed: str | None, as_json: bool
 ) -> None:

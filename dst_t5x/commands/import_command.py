@@ -2,14 +2,14 @@
 
 import click
 
-from dst_t5x.commands import common, delta_files
+from dst_t5x.commands import delta_files, shared_options
 
 
 @click.command('import')
 @click.argument('file')
 @click.argument('out')
-@common.seed_option
-@common.json_option
+@shared_options.seed_option
+@shared_options.json_option
 def import_(file: str, out: str, seed: str, as_json: bool) -> None:
   """Write the delta FILE as a delta checkpoint that T5X infers from.
 

@@ -1,4 +1,4 @@
-"""`dst-t5x infer`: text in, text out."""
+"""`dst-t5x infer`: what a model writes for prompts."""
 
 import json
 import pathlib
@@ -6,24 +6,30 @@ import sys
 
 import click
 
-from dst_t5x.commands import common
+from dst_t5x.commands import adapted_models, shared_options
 
 
 @click.command()
 @click.argument('prompts', nargs=-1)
-@common.seed_option
-@common.delta_option
+@shared_options.seed_option
+@shared_options.delta_option
 @click.option(
   '--input',
   'input_file',
   metavar='FILE',
-  help="One prompt a line; '-' reads standard input.",
+  help="Read prompts from this file, one a line; '-' is standard input.",
 )
-@click.option('--inputs-length', type=int, default=256, show_default=True)
-@click.option('--targets-length', type=int, default=256, show_default=True)
-@click.option('--batch-size', type=int, default=32, show_default=True)
-@common.beam_option
-@common.json_option
+@shared_options.length_option('inputs', 256)
+@shared_options.length_option('targets', 256)
+@click.option(
+  '--batch-size',
+  type=int,
+  default=32,
+  show_default=True,
+  help='Decode so many prompts at a time.',
+)
+@shared_options.beam_size_option(1)
+@shared_options.json_option
 def infer(
   prompts: tuple[str, ...],
   seed: str,
@@ -35,22 +41,24 @@ def infer(
   beam_size: int,
   as_json: bool,
 ) -> None:
-  """Decode PROMPTS, a file, or standard input, one output a line.
+  """Print what a seed, with or without a delta, writes for each prompt.
 
-  With --json each line is an object with "inputs" and "prediction".
+  Prompts are PROMPTS, the lines of --input, or else those of standard input;
+  each output takes a line. With --json each line is an object with "inputs" and
+  "prediction".
   """
   texts = list(prompts)
   if input_file is not None:
     if texts:
       raise click.UsageError('give prompts or --input, not both')
-    texts = _lines(input_file)
+    texts = _read_prompts(input_file)
   elif not texts:
-    texts = _lines('-')
+    texts = _read_prompts('-')
   if not texts:
     raise click.UsageError('there is nothing to decode')
   from dst_t5x.standalone import evaluation
 
-  model = common.model(seed, delta)
+  model = adapted_models.load(seed, delta)
   outputs = evaluation.predict_texts(
     model.config,
     model.params,
@@ -68,7 +76,8 @@ def infer(
       click.echo(output)
 
 
-def _lines(path: str) -> list[str]:
+def _read_prompts(path: str) -> list[str]:
+  """Returns the lines of a file, or of standard input for '-'."""
   if path == '-':
     if sys.stdin.isatty():
       raise click.UsageError('give prompts, --input FILE, or standard input')

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from dst_t5x.commands import common, delta_files
+from dst_t5x.commands import delta_files, shared_options
 
 
 @click.command()
@@ -17,7 +17,7 @@ from dst_t5x.commands import common, delta_files
 @click.option(
   '--plot', metavar='FILE', help='Also draw heat maps into this PNG file.'
 )
-@common.json_option
+@shared_options.json_option
 def overlap(
   files: tuple[str, ...], seed: str | None, plot: str | None, as_json: bool
 ) -> None:

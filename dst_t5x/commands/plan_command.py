@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from dst_t5x.commands import common
+from dst_t5x.commands import shared_options
 
 _HELP = """Show what a run needs on a TPU slice, without using one.
 
@@ -60,7 +60,7 @@ _ROOM = 0.5
   is_flag=True,
   help='Do not compile full fine-tuning, too; takes about half the time.',
 )
-@common.json_option
+@shared_options.json_option
 @click.argument(
   'flags', nargs=-1, type=click.UNPROCESSED, metavar='[T5X FLAG]…'
 )

@@ -1,4 +1,4 @@
-"""What an evaluation found, as a table, as JSON, beside published numbers."""
+"""The scores of an evaluation: as a table, as JSON, beside published ones."""
 
 from typing import Any
 
@@ -9,39 +9,59 @@ import rich.table
 from dst_t5x.standalone.evaluation import Evaluation
 
 
-def as_dict(found: Evaluation) -> dict[str, Any]:
-  """Returns an evaluation for JSON, with its average and published ones.
+def as_dict(evaluation: Evaluation) -> dict[str, Any]:
+  """Returns scores for JSON, with their average and published averages.
 
   Args:
-    found: scores and notes by task.
+    evaluation: scores and notes by task.
 
   Returns:
-    'scores' and 'notes' by task; 'average', None for a single task;
-    'published', averages by model.
+    'scores': task → metric → value, and 'notes', likewise; 'average': 'value',
+    'tasks', the number of tasks in it, and 'of', the number that there are
+    (None for a single task); 'published': model → average in percent.
 
   Example:
-    >>> found = Evaluation({'number_words': {'exact_match': 50.0}}, {})
-    >>> as_dict(found)['scores'], as_dict(found)['average']
+    >>> evaluation = Evaluation({'number_words': {'exact_match': 50.0}}, {})
+    >>> as_dict(evaluation)['scores'], as_dict(evaluation)['average']
     ({'number_words': {'exact_match': 50.0}}, None)
   """
-  from dst_t5x.tasks import benchmarks
+  from dst_t5x.tasks import averages
 
-  average = benchmarks.average(found.scores)
+  average = averages.average(evaluation.scores)
+  notes = {task: texts for task, texts in evaluation.notes.items() if texts}
   return {
-    'scores': found.scores,
-    'notes': {task: notes for task, notes in found.notes.items() if notes},
-    'average': None if average is None else average._asdict(),
-    'published': dict(benchmarks.published(found.scores)),
+    'scores': evaluation.scores,
+    'notes': notes,
+    'average': None
+    if average is None
+    else {
+      'value': average.value,
+      'tasks': average.tasks,
+      'of': average.all_tasks,
+    },
+    'published': dict(averages.published(evaluation.scores)),
   }
 
 
-def show(found: Evaluation) -> None:
-  """Prints an evaluation as a table.
+def show(evaluation: Evaluation) -> None:
+  """Prints scores as a table, and the notes below it.
 
   Args:
-    found: scores and notes by task.
+    evaluation: scores and notes by task.
   """
-  report = as_dict(found)
+  report = as_dict(evaluation)
+  console = rich.console.Console()
+  console.print(_table(report))
+  for task, notes in report['notes'].items():
+    for name, note in notes.items():
+      console.print(f'{task} {name}: {note}', markup=False, soft_wrap=True)
+  if report['published']:
+    console.print(
+      'Published: full fine-tuning; the split is not stated.', soft_wrap=True
+    )
+
+
+def _table(report: dict[str, Any]) -> rich.table.Table:
   table = rich.table.Table(box=rich.box.SIMPLE)
   for name in ('task', 'metric', 'score'):
     table.add_column(name, justify='right' if name == 'score' else 'left')
@@ -51,18 +71,10 @@ def show(found: Evaluation) -> None:
   average = report['average']
   if average is not None:
     table.add_section()
-    what = f'of {average["tasks"]} tasks'
+    tasks = f'{average["tasks"]} tasks'
     if average['tasks'] < average['of']:
-      what = f'of {average["tasks"]} of {average["of"]} tasks'
-    table.add_row('average', what, f'{average["value"]:.2f}')
+      tasks = f'{average["tasks"]} of {average["of"]} tasks'
+    table.add_row('average', f'of {tasks}', f'{average["value"]:.2f}')
   for model, value in report['published'].items():
     table.add_row(f'{model}, DST table 4', 'average', f'{value:.1f}')
-  console = rich.console.Console()
-  console.print(table)
-  for task, notes in report['notes'].items():
-    for name, note in notes.items():
-      console.print(f'{task} {name}: {note}', markup=False, soft_wrap=True)
-  if report['published']:
-    console.print(
-      'Published: full fine-tuning; the split is not stated.', soft_wrap=True
-    )
+  return table

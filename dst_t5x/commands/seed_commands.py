@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from dst_t5x.commands import common
+from dst_t5x.commands import shared_options
 from dst_t5x.seeds import layouts
 
 
@@ -25,7 +25,7 @@ def seed() -> None:
 
 @seed.command()
 @click.argument('source')
-@common.json_option
+@shared_options.json_option
 def info(source: str, as_json: bool) -> None:
   """Show the layout, the network and the tensors of SOURCE."""
   from dst_t5x import seeds
@@ -60,7 +60,7 @@ def info(source: str, as_json: bool) -> None:
 
 @seed.command()
 @click.argument('source')
-@common.json_option
+@shared_options.json_option
 def fingerprint(source: str, as_json: bool) -> None:
   """Print the fingerprint of the parameters in SOURCE.
 
@@ -104,7 +104,7 @@ def fingerprint(source: str, as_json: bool) -> None:
   type=click.Choice(['float32', 'bfloat16', 'float16']),
   help='Cast the parameters to this dtype; unless given, they keep every bit.',
 )
-@common.json_option
+@shared_options.json_option
 def convert(
   source: str,
   out: str,

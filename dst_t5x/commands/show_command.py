@@ -7,13 +7,13 @@ from typing import Any
 
 import click
 
-from dst_t5x.commands import common, delta_files
+from dst_t5x.commands import delta_files, shared_options
 
 
 @click.command()
 @click.argument('file')
 @delta_files.optional_seed_option
-@common.json_option
+@shared_options.json_option
 def info(file: str, seed: str | None, as_json: bool) -> None:
   """Show what FILE says about itself and what it holds."""
   from dst_t5x.delta.file import container
@@ -53,9 +53,12 @@ def info(file: str, seed: str | None, as_json: bool) -> None:
   help="Seed to check against, or 'bundled'; without it only the file is "
   'checked.',
 )
-@common.json_option
+@shared_options.json_option
 def verify(file: str, seed: str | None, as_json: bool) -> None:
-  """Check that FILE is intact, and that it turns the seed into what it says."""
+  """Check that FILE is intact and fits the seed.
+
+  It fits if it turns the seed into exactly what it says, and back.
+  """
   from dst_t5x import delta as delta_lib
   from dst_t5x import seeds
 

@@ -1,38 +1,55 @@
-"""Tasks by name on a command line: what registers them, and their settings.
+"""From a task's name on a command line to everything that its use takes.
 
-The files in gin/tasks/ say which vocabulary, end mark and lengths a task has;
-here they are read for one task, and options take their place.
+That is the Python module that registers the task, and the task's vocabulary,
+end mark, lengths and beam size. The files in gin/tasks/ hold these settings; a
+command's options take their place.
 """
 
 import contextlib
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import click
 
-# Gin file in gin/tasks/ → module of dst_t5x.tasks, and a beginning of the names
-# that it registers. The first that fits counts.
-FILES: Mapping[str, tuple[str, tuple[str, ...]]] = {
-  'number_words': ('number_words', ('number_words',)),
-  'super_glue': ('superglue', ('super_glue_', 'dpr_v001_simple')),
-  'trivia_qa': ('triviaqa', ('trivia_qa_open',)),
-  'wmt22': ('wmt22', ('wmt22_de_en',)),
-  'gsm8k': ('gsm8k', ('gsm8k',)),
+from dst_t5x.commands import shared_options
+
+
+class TaskFamily(NamedTuple):
+  """Tasks that one module registers and one gin file configures.
+
+  Attributes:
+    module: name of the module in dst_t5x.tasks.
+    prefixes: what the names of its tasks and mixtures begin with.
+  """
+
+  module: str
+  prefixes: tuple[str, ...]
+
+
+# By the name of the gin file in gin/tasks/, without its ending.
+FAMILIES: Mapping[str, TaskFamily] = {
+  'number_words': TaskFamily('number_words', ('number_words',)),
+  'super_glue': TaskFamily('superglue', ('super_glue_', 'dpr_v001_simple')),
+  'trivia_qa': TaskFamily('triviaqa', ('trivia_qa_open',)),
+  'wmt22': TaskFamily('wmt22', ('wmt22_de_en',)),
+  'gsm8k': TaskFamily('gsm8k', ('gsm8k',)),
 }
-# Tokens, for a task of the user's own module.
+# Numbers of tokens for tasks that have no gin file here.
 DEFAULT_LENGTHS = {'inputs': 256, 'targets': 256}
 
 
 class TaskOptions(NamedTuple):
   """Options of a command line that take the place of a gin file's settings.
 
+  None leaves the setting as it is in the gin file.
+
   Attributes:
-    seed_vocab: 't5', 'byte' or a path; None for the file's.
-    end_of_document: mark; None for the file's.
-    tfds_data_dir: directory; None for TFDS's own.
-    inputs_length: tokens (count); None for the file's.
-    targets_length: tokens (count); None for the file's.
+    seed_vocab: 't5', 'byte' or the path of a SentencePiece model.
+    end_of_document: mark at the end of every target, where predictions are cut.
+    tfds_data_dir: directory of TFDS data sets; None for TFDS's own.
+    inputs_length: number of tokens (count).
+    targets_length: number of tokens (count).
   """
 
   seed_vocab: str | None = None
@@ -43,11 +60,11 @@ class TaskOptions(NamedTuple):
 
 
 class TaskSettings(NamedTuple):
-  """What a task's gin file and the options say together.
+  """What a task's gin file and the options together say.
 
   Attributes:
-    lengths: tokens of 'inputs' and of 'targets' (count).
-    beam_size: beams (count); 1 decodes greedily.
+    lengths: number of tokens of 'inputs' and of 'targets' (count).
+    beam_size: number of beams (count); 1 is greedy search.
   """
 
   lengths: dict[str, int]
@@ -56,10 +73,31 @@ class TaskSettings(NamedTuple):
 
 def import_all() -> None:
   """Registers all tasks of this package."""
-  # First: it keeps TensorFlow quiet.
+  _keep_tensorflow_quiet()
+  for family in FAMILIES.values():
+    importlib.import_module(f'dst_t5x.tasks.{family.module}')
+
+
+def import_modules(names: Sequence[str]) -> None:
+  """Imports the user's Python modules that register tasks.
+
+  Args:
+    names: importable module names.
+
+  Raises:
+    ValueError: if one cannot be imported.
+  """
+  _keep_tensorflow_quiet()
+  for name in names:
+    try:
+      importlib.import_module(name)
+    except ImportError as error:
+      raise ValueError(f'cannot import module {name!r}: {error}') from error
+
+
+def _keep_tensorflow_quiet() -> None:
+  """Imports TensorFlow in the way that leaves nothing on standard error."""
   importlib.import_module('dst_t5x.standalone.quiet_tensorflow')
-  for module, _ in FILES.values():
-    importlib.import_module(f'dst_t5x.tasks.{module}')
 
 
 def gin_file(name: str) -> str | None:
@@ -69,15 +107,15 @@ def gin_file(name: str) -> str | None:
     name: of a task or mixture.
 
   Returns:
-    Relative to the gin root.
+    Path relative to the gin root.
 
   Example:
     >>> gin_file('super_glue_rte_v102')
     'tasks/super_glue.gin'
   """
-  for file, (_, beginnings) in FILES.items():
-    if name.startswith(beginnings):
-      return f'tasks/{file}.gin'
+  for stem, family in FAMILIES.items():
+    if name.startswith(family.prefixes):
+      return f'tasks/{stem}.gin'
   return None
 
 
@@ -85,11 +123,11 @@ def prepare(name: str, options: TaskOptions) -> TaskSettings:
   """Binds a task's vocabulary and end mark, and returns its other settings.
 
   Args:
-    name: of a task or mixture.
+    name: of a task or mixture; it need not be registered.
     options: what takes the place of its gin file's settings.
 
   Returns:
-    Its settings.
+    Lengths and beam size.
 
   Raises:
     ValueError: if an option cannot be used.
@@ -102,74 +140,99 @@ def prepare(name: str, options: TaskOptions) -> TaskSettings:
   import gin
   import seqio
 
-  from dst_t5x.recipes import gin_path
-  from dst_t5x.standalone import gin_host
   from dst_t5x.tasks import vocabularies
 
   if options.tfds_data_dir is not None:
     seqio.set_tfds_data_dir_override(options.tfds_data_dir)
-  settings: dict[str, Any] = {
-    'TASK_FEATURE_LENGTHS': DEFAULT_LENGTHS,
-    'BEAM_SIZE': 1,
-  }
-  file = gin_file(name)
-  gin.clear_config()
-  with gin_host.no_logs(), gin.unlock_config():
-    if file is not None:
-      gin.add_config_file_search_path(str(gin_path.root()))
-      gin.parse_config_file(file)
-      for macro in settings:
-        with contextlib.suppress(ValueError):  # gin's, if it is not bound
-          settings[macro] = gin.query_parameter(f'{macro}/gin.macro.value')
+  macros = _parsed_macros(
+    gin_file(name),
+    defaults={'TASK_FEATURE_LENGTHS': DEFAULT_LENGTHS, 'BEAM_SIZE': 1},
+  )
+  with gin.unlock_config():
     if options.seed_vocab is not None:
       gin.bind_parameter(
-        'task_vocabulary.vocabulary', vocabularies.named(options.seed_vocab)
+        'task_vocabulary.vocabulary', vocabularies.by_name(options.seed_vocab)
       )
     if options.end_of_document is not None:
       # A shell has no simple way to give a line end.
       mark = options.end_of_document.replace('\\n', '\n')
       gin.bind_parameter('end_of_document.suffix.text', mark)
-  given = {
+  lengths_given = {
     'inputs': options.inputs_length,
     'targets': options.targets_length,
   }
-  lengths = settings['TASK_FEATURE_LENGTHS'] | {
-    key: length for key, length in given.items() if length is not None
+  lengths = macros['TASK_FEATURE_LENGTHS'] | {
+    feature: length
+    for feature, length in lengths_given.items()
+    if length is not None
   }
-  return TaskSettings(lengths, settings['BEAM_SIZE'])
+  return TaskSettings(lengths, macros['BEAM_SIZE'])
+
+
+def _parsed_macros(
+  file: str | None, defaults: Mapping[str, Any]
+) -> dict[str, Any]:
+  """Makes a gin file the configuration, and returns its values of macros.
+
+  Args:
+    file: path relative to the gin root; None for an empty configuration.
+    defaults: macro → value where the file does not bind it.
+
+  Returns:
+    Macro → value.
+  """
+  import gin
+
+  from dst_t5x.recipes import gin_path
+  from dst_t5x.standalone import gin_host
+
+  gin.clear_config()
+  macros = dict(defaults)
+  if file is None:
+    return macros
+  with gin_host.no_logs(), gin.unlock_config():
+    gin.add_config_file_search_path(str(gin_path.root()))
+    gin.parse_config_file(file)
+    for macro in macros:
+      with contextlib.suppress(ValueError):  # gin's, if it is not bound
+        macros[macro] = gin.query_parameter(f'{macro}/gin.macro.value')
+  return macros
 
 
 def task_options(command: Callable[..., Any]) -> Callable[..., Any]:
   """Adds the options of `TaskOptions` to a click command.
 
   Args:
-    command: whose function takes them by name.
+    command: function that takes them by name.
 
   Returns:
-    The command.
+    The function with the options.
   """
   for option in reversed(_OPTIONS):
     command = option(command)
   return command
 
 
+_TASKS_OWN = "Unless given, the task's own number."
 _OPTIONS = (
   click.option(
     '--seed-vocab',
     metavar='VOCAB',
-    help="Vocabulary: 't5', 'byte' or a SentencePiece file, instead of the "
-    "task's (T5's).",
+    help="Tokenize with this vocabulary, the seed's: 't5', 'byte' or a "
+    "SentencePiece file. Unless given, T5's, or bytes for text files; "
+    'number_words always takes bytes.',
   ),
   click.option(
     '--end-of-document',
     metavar='TEXT',
-    help=r"Mark that ends targets, where predictions are cut; '\n[eod]'.",
+    help='End every target with this text, and cut predictions where it '
+    r"begins. The paper's is '\n[eod]'.",
   ),
   click.option(
     '--tfds-data-dir',
     metavar='DIR',
-    help='Where TFDS data sets are, instead of TFDS_DATA_DIR.',
+    help='Read TFDS data sets from this directory, instead of TFDS_DATA_DIR.',
   ),
-  click.option('--inputs-length', type=int, help="Tokens; the task's own."),
-  click.option('--targets-length', type=int, help="Tokens; the task's own."),
+  shared_options.length_option('inputs', None, unless_given=_TASKS_OWN),
+  shared_options.length_option('targets', None, unless_given=_TASKS_OWN),
 )

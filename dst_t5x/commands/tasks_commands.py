@@ -1,4 +1,4 @@
-"""`dst-t5x tasks`: which tasks there are, and what a model will see of one."""
+"""`dst-t5x tasks`: which tasks there are, and what a model sees of one."""
 
 import itertools
 import json
@@ -9,18 +9,18 @@ import rich.box
 import rich.console
 import rich.table
 
-from dst_t5x.commands import common, task_setup
+from dst_t5x.commands import shared_options, task_setup
 
 
-class Lengths(NamedTuple):
-  """How long the texts of one feature are.
+class LengthSummary(NamedTuple):
+  """How long the texts of one feature are, in tokens with the final EOS.
 
   Attributes:
-    rows: that were measured (count).
-    mean: tokens, EOS included.
-    longest: tokens (count).
-    limit: tokens that fit (count).
-    cut: rows that do not fit (count).
+    rows: number of rows that were measured (count).
+    mean: mean length (tokens).
+    longest: greatest length (count of tokens).
+    limit: greatest length that is not cut (count of tokens).
+    cut: number of rows that are longer than the limit (count).
   """
 
   rows: int
@@ -32,11 +32,11 @@ class Lengths(NamedTuple):
 
 @click.group()
 def tasks() -> None:
-  """List tasks, or show what the model will see."""
+  """List the tasks, or show what a model sees of one."""
 
 
 @tasks.command('list')
-@common.json_option
+@shared_options.json_option
 def list_tasks(as_json: bool) -> None:
   """List the tasks and mixtures of this package."""
   task_setup.import_all()
@@ -49,41 +49,35 @@ def list_tasks(as_json: bool) -> None:
     table = rich.table.Table('name', 'splits', 'metrics', box=rich.box.SIMPLE)
     table.columns[0].no_wrap = True
     for row in group:
-      scored = ' '.join(row['metrics']) or '–'
+      metrics = ' '.join(row['metrics']) or '–'
       if row['tasks']:
-        scored = f'mixture of {len(row["tasks"])} tasks'
-      table.add_row(row['name'], ' '.join(row['splits']), scored)
+        metrics = f'mixture of {len(row["tasks"])} tasks'
+      table.add_row(row['name'], ' '.join(row['splits']), metrics)
     console.print(file, style='bold')
     console.print(table)
 
 
 @tasks.command()
 @click.argument('name')
-@click.option('--split', default='validation', show_default=True)
+@shared_options.split_option
 @click.option(
   '-n',
   'count',
   type=click.IntRange(min=0),
   default=3,
   show_default=True,
-  help='Examples shown.',
+  help='Show so many examples.',
 )
 @click.option(
   '--measure',
   type=click.IntRange(min=1),
   default=1000,
   show_default=True,
-  help='Examples measured, from the first.',
+  help='Measure the lengths of so many examples, from the first on.',
 )
-@click.option(
-  '--import',
-  'modules',
-  multiple=True,
-  metavar='MODULE',
-  help='Module that registers the task, if it is not one of ours.',
-)
+@shared_options.import_option
 @task_setup.task_options
-@common.json_option
+@shared_options.json_option
 def show(
   name: str,
   split: str,
@@ -93,8 +87,12 @@ def show(
   as_json: bool,
   **options: Any,
 ) -> None:
-  """Show examples of a task as the model sees them, and how many are cut."""
-  common.import_modules(modules)
+  """Show what a model sees of the task NAME, and how much is cut.
+
+  Prints the first examples as text, and how long the examples are. NAME may be
+  a mixture: then each of its tasks is shown.
+  """
+  task_setup.import_modules(modules)
   settings = task_setup.prepare(name, task_setup.TaskOptions(**options))
   from dst_t5x.standalone import task_lookup
 
@@ -106,11 +104,12 @@ def show(
   if as_json:
     click.echo(json.dumps(report, indent=2, ensure_ascii=False))
     return
-  for task, found in report.items():
-    _print(task, split, found)
+  for task, summary in report.items():
+    _print(task, split, summary)
 
 
 def _rows() -> list[dict[str, Any]]:
+  """Returns a row for each task and mixture, those of a gin file together."""
   import seqio
 
   rows = []
@@ -119,15 +118,15 @@ def _rows() -> list[dict[str, Any]]:
     file = task_setup.gin_file(name)
     if file is None:
       continue
-    found: Any = seqio.get_mixture_or_task(name)
-    mixture = isinstance(found, seqio.Mixture)
-    metrics = [] if mixture else [fn.__name__ for fn in found.metric_fns]
+    provider: Any = seqio.get_mixture_or_task(name)
+    is_mixture = isinstance(provider, seqio.Mixture)
+    metrics = [] if is_mixture else [fn.__name__ for fn in provider.metric_fns]
     rows.append(
       {
         'name': name,
-        'splits': sorted(map(str, found.splits)),
+        'splits': sorted(map(str, provider.splits)),
         'metrics': metrics,
-        'tasks': [task.name for task in found.tasks] if mixture else [],
+        'tasks': [task.name for task in provider.tasks] if is_mixture else [],
         'gin_file': file,
       }
     )
@@ -137,7 +136,15 @@ def _rows() -> list[dict[str, Any]]:
 def _report(
   task: Any, split: str, limits: dict[str, int], count: int, measure: int
 ) -> dict[str, Any]:
-  """Returns examples and lengths of a task's first `measure` rows."""
+  """Returns a task's first examples, and lengths of its first rows.
+
+  Args:
+    task: a `seqio.Task`.
+    split: name of the split.
+    limits: feature → tokens that fit (count).
+    count: number of examples (count).
+    measure: number of rows to measure (count); not below `count`.
+  """
   from dst_t5x.standalone.task_lookup import DataError
 
   dataset = task.get_dataset(None, split=split, shuffle=False)
@@ -152,26 +159,27 @@ def _report(
   return {
     'examples': examples,
     'lengths': {
-      feature: _lengths(counts, limits[feature])._asdict()
+      feature: _summary(counts, limits[feature])._asdict()
       for feature, counts in tokens.items()
     },
   }
 
 
 def _example(task: Any, row: Any, limits: dict[str, int]) -> dict[str, Any]:
-  shown = {}
+  """Returns a row's texts as they are once cut, and their full lengths."""
+  example = {}
   for feature, limit in limits.items():
     ids = row[feature].tolist()
     vocabulary = task.output_features[feature].vocabulary
     # As T5 cuts: the last token that fits is EOS all the same.
     kept = ids if len(ids) <= limit else [*ids[: limit - 1], ids[-1]]
-    shown[feature] = vocabulary.decode(kept)
-    shown[f'{feature}_tokens'] = len(ids)
-  return shown
+    example[feature] = vocabulary.decode(kept)
+    example[f'{feature}_tokens'] = len(ids)
+  return example
 
 
-def _lengths(counts: list[int], limit: int) -> Lengths:
-  return Lengths(
+def _summary(counts: list[int], limit: int) -> LengthSummary:
+  return LengthSummary(
     rows=len(counts),
     mean=round(sum(counts) / len(counts), 1),
     longest=max(counts),
@@ -180,16 +188,19 @@ def _lengths(counts: list[int], limit: int) -> Lengths:
   )
 
 
-def _print(task: str, split: str, found: dict[str, Any]) -> None:
+def _print(task: str, split: str, summary: dict[str, Any]) -> None:
   console = rich.console.Console()
   console.print(f'{task}, {split}', style='bold')
-  for example in found['examples']:
+  for example in summary['examples']:
     for feature in ('inputs', 'targets'):
-      head = f'  {feature} ({example[f"{feature}_tokens"]} tokens): '
+      heading = f'  {feature} ({example[f"{feature}_tokens"]} tokens): '
       console.print(
-        head + example[feature], markup=False, highlight=False, soft_wrap=True
+        heading + example[feature],
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
       )
-  for feature, lengths in found['lengths'].items():
+  for feature, lengths in summary['lengths'].items():
     share = 100 * lengths['cut'] / lengths['rows']
     console.print(
       f'  {feature}: of {lengths["rows"]} rows, {lengths["mean"]} tokens on '

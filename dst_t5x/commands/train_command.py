@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from dst_t5x.commands import common
+from dst_t5x.commands import adapted_models, shared_options
 
 # As in gin/hosts/finetune_defaults.gin; see `core.rates.for_fraction`.
 RATE_AT_ONE_PERCENT = 0.03
@@ -54,12 +54,7 @@ The same command again resumes a run that was cut off.
 @click.option(
   '--eval-file', type=click.Path(), help='The same, to evaluate on.'
 )
-@click.option(
-  '--seed',
-  metavar='PATH',
-  help="Seed: 'bundled', a .safetensors file, or a T5X, Orbax or Hugging Face "
-  'checkpoint.',
-)
+@click.option('--seed', metavar='PATH', help=shared_options.SEED_HELP)
 @click.option('--out', metavar='DIR', help="The run's directory.")
 @click.option('--method', default='dst', show_default=True, help='Method.')
 @click.option('--epsilon', type=float, help='Fraction of free parameters.')
@@ -74,13 +69,13 @@ The same command again resumes a run that was cut off.
   'given.',
 )
 @click.option('--optimizer', default='adafactor', show_default=True)
-@click.option('--inputs-length', type=int, default=256, show_default=True)
-@click.option('--targets-length', type=int, default=256, show_default=True)
+@shared_options.length_option('inputs', 256)
+@shared_options.length_option('targets', 256)
 @click.option('--eval-period', type=int, default=0, help='0: only at the end.')
 @click.option('--checkpoint-period', type=int, default=500, show_default=True)
 @click.option('--random-seed', type=int, default=0, show_default=True)
 @click.option('--quiet', is_flag=True, help='Show no progress.')
-@click.option('--json', 'as_json', is_flag=True, help='Print JSON.')
+@shared_options.json_option
 @click.argument('gin_bindings', nargs=-1, type=click.UNPROCESSED, metavar='')
 @click.pass_context
 def train(
@@ -97,7 +92,7 @@ def train(
   **flags: Any,
 ) -> None:
   """Fine-tunes a seed and leaves a delta."""
-  bindings = common.gin_bindings(gin_bindings)
+  bindings = shared_options.gin_bindings(gin_bindings)
   if (train_file is None) == (not gin_files):
     raise click.UsageError(
       'give either --gin_file (any seqio task) or --train-file (your own text)'
@@ -183,7 +178,7 @@ def _from_file(
     train_steps=flags['steps'],
     batch_size=flags['batch_size'],
     learning_rate=learning_rate,
-    optimizer=optimizers.named(flags['optimizer']),
+    optimizer=optimizers.by_name(flags['optimizer']),
     epsilon=flags['epsilon'],
     budget=flags['budget'],
     silos=flags['silos'],
@@ -195,7 +190,11 @@ def _from_file(
   )
   read = seeds.read(seed)
   return train_lib.train(
-    settings, seed=read, out=out, config=common.network(read), quiet=quiet
+    settings,
+    seed=read,
+    out=out,
+    config=adapted_models.inferred_network(read),
+    quiet=quiet,
   )
 
 

@@ -27,6 +27,12 @@ def check_names(
   Raises:
     UnknownParameterError: naming one that is missing and the available one that
       is most like it.
+
+  Example:
+    >>> check_names({'a': 1}, {'scale': 1}, 'the parameters')
+    Traceback (most recent call last):
+    ...
+    dst_t5x.delta.types.UnknownParameterError: no 'a' among the parameters
   """
   for path in required:
     if path not in available:
@@ -50,6 +56,12 @@ def check_array(
     UnknownParameterError: if it is no array.
     ShapeMismatchError: if it has another shape.
     DtypeMismatchError: if it has another dtype.
+
+  Example:
+    >>> check_array('a', np.ones(3), (4,), np.dtype('float64'))
+    Traceback (most recent call last):
+    ...
+    dst_t5x.delta.types.ShapeMismatchError: 'a' has shape (3,); (4,) is needed
   """
   leaf_shape = getattr(leaf, 'shape', None)
   leaf_dtype = getattr(leaf, 'dtype', None)
@@ -78,6 +90,11 @@ def check_fits(flat: Mapping[str, Any], delta: SubsetDelta, label: str) -> None:
 
   Raises:
     DeltaError: of the kinds that `check_names` and `check_array` name.
+
+  Example:
+    >>> from dst_t5x import delta
+    >>> seed = {'a': np.float32([1.0, 2.0])}
+    >>> check_fits(seed, delta.diff(seed, seed), 'the parameters')
   """
   check_names(delta.entries, flat, label)
   for path, entry in delta.entries.items():

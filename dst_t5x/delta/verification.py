@@ -32,6 +32,13 @@ def values_at(
 
   Returns:
     Values of every entry, by path.
+
+  Example:
+    >>> from dst_t5x import delta
+    >>> seed = {'a': np.float32([1.0, 2.0])}
+    >>> task = delta.diff(seed, {'a': np.float32([1.0, 5.0])})
+    >>> values_at(seed, task)
+    {'a': array([2.], dtype=float32)}
   """
   return {
     path: flat_access.gather(flat[path], entry.positions, path)
@@ -77,6 +84,13 @@ def check_replaced(
 
   Raises:
     DeltaError: of the kinds that `check_values` names.
+
+  Example:
+    >>> from dst_t5x import delta
+    >>> seed = {'a': np.float32([1.0, 2.0])}
+    >>> task = delta.diff(seed, {'a': np.float32([1.0, 5.0])})
+    >>> check_replaced(seed, task)
+    {'a': array([2.], dtype=float32)}
   """
   values = values_at(seed, delta)
   check_values(values, delta)
@@ -93,6 +107,11 @@ def check_values(values: Mapping[str, np.ndarray], delta: SubsetDelta) -> None:
   Raises:
     WrongSeedError: if the delta replaces others.
     NonFiniteValueError: as `check_finite`.
+
+  Example:
+    >>> from dst_t5x import delta
+    >>> seed = {'a': np.float32([2.0])}
+    >>> check_values(seed, delta.diff(seed, {'a': np.float32([5.0])}))
   """
   actual = replaced_hash(values)
   if actual != delta.info.replaced_hash:
@@ -144,6 +163,11 @@ def check_applied(flat: Mapping[str, Any], delta: SubsetDelta) -> None:
 
   Raises:
     NotAppliedError: if they do not.
+
+  Example:
+    >>> from dst_t5x import delta
+    >>> seed, tuned = {'a': np.float32([2.0])}, {'a': np.float32([5.0])}
+    >>> check_applied(tuned, delta.diff(seed, tuned))
   """
   values = values_at(flat, delta)
   for path, entry in delta.entries.items():
@@ -165,6 +189,13 @@ def check_seed(actual: str, names: Iterable[str], delta: SubsetDelta) -> None:
 
   Raises:
     WrongSeedError: if they differ from the seed outside the delta's positions.
+
+  Example:
+    >>> from dst_t5x import delta
+    >>> seed, tuned = {'a': np.float32([2.0])}, {'a': np.float32([5.0])}
+    >>> check_seed(
+    ...   fingerprints.fingerprint(seed), seed, delta.diff(seed, tuned)
+    ... )
   """
   if actual == delta.info.seed_fingerprint:
     return
@@ -189,6 +220,10 @@ def check_outcome(
 
   Raises:
     ResultMismatchError: if they have another.
+
+  Example:
+    >>> tuned = {'a': np.float32([5.0])}
+    >>> check_outcome(tuned, fingerprints.fingerprint(tuned), 'the swap')
   """
   actual = fingerprints.fingerprint(result)
   if actual != expected:

@@ -4,8 +4,9 @@ Every function takes a `NetworkConfig` and, where it needs them, parameters as
 the nested dict that T5X's checkpoints hold.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from dst_t5x.arrays import late_names
 
 if TYPE_CHECKING:
   from dst_t5x.network.decoding import Decoded, decode
@@ -36,17 +37,4 @@ _HOMES = {
   'param_shapes': 'transformer',
 }
 
-
-def __getattr__(name: str) -> Any:
-  """Loads a public name at its first use."""
-  if name not in _HOMES:
-    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-  module = importlib.import_module(f'{__name__}.{_HOMES[name]}')
-  value: Any = getattr(module, name)
-  globals()[name] = value
-  return value
-
-
-def __dir__() -> list[str]:
-  """Returns the public names, loaded or not."""
-  return sorted({*globals(), *__all__})
+__getattr__, __dir__ = late_names.load_late(__name__, _HOMES)

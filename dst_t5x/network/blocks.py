@@ -15,7 +15,7 @@ def attention(config: NetworkConfig) -> layers.Attention:
   """Returns the attention module of a network.
 
   Args:
-    config: of the network.
+    config: sizes of the network.
   """
   return layers.Attention(
     config.num_heads,
@@ -30,7 +30,7 @@ def dropout(config: NetworkConfig) -> nn.Dropout:
   """Returns dropout with one draw for all tokens of a row.
 
   Args:
-    config: of the network.
+    config: sizes of the network.
   """
   return nn.Dropout(config.dropout_rate, broadcast_dims=(-2,))
 
@@ -39,7 +39,7 @@ class Block(nn.Module):
   """A layer of either stack, without its attention modules.
 
   Attributes:
-    config: of the network.
+    config: sizes of the network.
   """
 
   config: NetworkConfig

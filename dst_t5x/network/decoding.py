@@ -159,8 +159,8 @@ def decode(
   """Returns the decoded tokens of every row.
 
   Args:
-    config: of the network; dropout is off.
-    params: of the network.
+    config: sizes of the network; dropout is off.
+    params: parameters of the network, as a nested dict.
     encoder_input_tokens: int32[batch, length], 0 is padding.
     max_decode_len: tokens decoded at most (count), the end token included.
     beam_size: beams (count); 1 decodes greedily.

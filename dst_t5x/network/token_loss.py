@@ -81,8 +81,8 @@ def loss(
   """Returns the summed loss of a batch.
 
   Args:
-    config: of the network.
-    params: of the network.
+    config: sizes of the network.
+    params: parameters of the network, as a nested dict.
     batch: see `network.logits`; decoder_loss_weights weigh the target tokens,
       without them every token but padding counts 1.
     z_loss: weight of the squared log normaliser.

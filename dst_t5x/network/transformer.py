@@ -134,7 +134,7 @@ def init_params(config: NetworkConfig, key: jax.Array) -> dict[str, Any]:
   """Returns randomly initialised parameters.
 
   Args:
-    config: of the network.
+    config: sizes of the network.
     key: PRNG key.
 
   Returns:
@@ -159,7 +159,7 @@ def param_shapes(config: NetworkConfig) -> dict[str, jax.ShapeDtypeStruct]:
   """Returns shape and dtype of every parameter, by path, without making any.
 
   Args:
-    config: of the network.
+    config: sizes of the network.
 
   Returns:
     Shapes by path.
@@ -182,8 +182,8 @@ def logits(
   """Returns the logits of every target position.
 
   Args:
-    config: of the network.
-    params: of the network.
+    config: sizes of the network.
+    params: parameters of the network, as a nested dict.
     batch: int32 encoder_input_tokens, decoder_input_tokens and
       decoder_target_tokens; if packed also encoder_segment_ids and
       decoder_segment_ids. 0 is padding.

@@ -13,8 +13,9 @@ It is for one machine, whose devices share each batch. `dst-t5x train` runs it
 from gin files.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from dst_t5x.arrays import late_names
 
 if TYPE_CHECKING:
   from dst_t5x.standalone.evaluation import evaluate, evaluate_params
@@ -72,17 +73,4 @@ _HOMES = {
   'train': 'training',
 }
 
-
-def __getattr__(name: str) -> Any:
-  """Loads a public name at its first use."""
-  if name not in _HOMES:
-    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-  module = importlib.import_module(f'{__name__}.{_HOMES[name]}')
-  value: Any = getattr(module, name)
-  globals()[name] = value
-  return value
-
-
-def __dir__() -> list[str]:
-  """Returns the public names, loaded or not."""
-  return sorted({*globals(), *__all__})
+__getattr__, __dir__ = late_names.load_late(__name__, _HOMES)

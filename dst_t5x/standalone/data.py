@@ -46,7 +46,7 @@ def train_batches(
     batch_size: rows of a batch (count).
     seed: decides order and mixing; the same seed gives the same batches.
     pack: whether a row holds several examples.
-    split: of the task.
+    split: which split of the task, such as 'train'.
     use_cached: whether to read seqio's cache; a task that does not support
       caching is read directly, as T5X does it.
 
@@ -168,7 +168,7 @@ class TrainBatches:
     """Goes to where a saved iterator stood; then the batches are the same.
 
     Args:
-      directory: as given to `save`.
+      directory: the one that `save` was given.
 
     Raises:
       DataStateError: if there is no whole state, or it belongs to another

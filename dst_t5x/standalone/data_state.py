@@ -30,8 +30,8 @@ class DataState(NamedTuple):
   Attributes:
     way: 'position' if tf.data saved its own state, 'replay' if the batches
       have to be drawn again.
-    batches: drawn (count).
-    last_batch: digest of the last one.
+    batches: batches drawn so far (count).
+    last_batch: digest of the last of them.
   """
 
   way: str
@@ -65,9 +65,9 @@ def write(
 
   Args:
     place: the directory, which already holds tf.data's files, if any.
-    way: see `DataState`.
-    batches: drawn (count).
-    last_batch: digest of the last one.
+    way: how the iterator is restored, as in `DataState`.
+    batches: batches drawn so far (count).
+    last_batch: digest of the last of them.
     identity: JSON-compatible values that must be equal to restore.
   """
   state = {
@@ -92,7 +92,7 @@ def read(place: pathlib.Path, *, identity: Mapping[str, Any]) -> DataState:
 
   Args:
     place: the directory.
-    identity: as given to `write`.
+    identity: what `write` was given.
 
   Returns:
     Where the iterator stood.
@@ -118,12 +118,12 @@ def read(place: pathlib.Path, *, identity: Mapping[str, Any]) -> DataState:
       f'version {_VERSION}'
     )
   try:
-    found = DataState(state['way'], state['batches'], state['last_batch'])
+    saved = DataState(state['way'], state['batches'], state['last_batch'])
     files, there = dict(state['files']), dict(state['input'])
   except (KeyError, TypeError, ValueError) as error:
     raise DataStateError(f'{str(path)!r} is damaged: {error!r}') from error
-  if found.way not in _WAYS:
-    raise DataStateError(f'{str(path)!r} has an unknown way, {found.way!r}')
+  if saved.way not in _WAYS:
+    raise DataStateError(f'{str(path)!r} has an unknown way, {saved.way!r}')
   wrong = [
     f'{key} was {there.get(key)!r}, is {identity.get(key)!r}'
     for key in sorted({*identity, *there})
@@ -137,7 +137,7 @@ def read(place: pathlib.Path, *, identity: Mapping[str, Any]) -> DataState:
     file = place / name
     if not file.is_file() or _file_digest(file) != expected:
       raise DataStateError(f'{str(file)!r} is missing or damaged')
-  return found
+  return saved
 
 
 def digest(arrays: Mapping[str, Any]) -> str:

@@ -89,13 +89,13 @@ def evaluate_with_notes(
       tokens i32[batch_size, any length]; all-zero rows are padding.
     feature_lengths: tokens of 'inputs' and of 'targets' (count); targets are
       scored as text, in full.
-    split: of the tasks.
+    split: which split of the tasks, such as 'validation'.
     num_examples: evaluated of each task, from the first (count); None for all.
     batch_size: rows of a batch (count); the last one is padded.
     use_cached: whether to read seqio's cache.
     output_dir: where `TASK-metrics.jsonl` gets a line and `TASK-STEP.jsonl`
       the predictions, as seqio writes them.
-    step: named in these files.
+    step: steps taken (count), which these files name.
 
   Returns:
     Scores and notes of every task that has a metric.
@@ -165,8 +165,8 @@ def evaluate_params(
 
   Args:
     mixture_or_task_name: a registered seqio task or mixture.
-    config: of the network.
-    params: of the network.
+    config: sizes of the network.
+    params: parameters of the network, as a nested dict.
     feature_lengths: tokens of 'inputs' and of 'targets' (count); the latter
       bounds what is decoded.
     beam_size: beams (count); 1 decodes greedily.

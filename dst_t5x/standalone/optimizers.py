@@ -118,7 +118,7 @@ NAMED: dict[str, Optimizer] = {
 }
 
 
-def named(name: str) -> Optimizer:
+def by_name(name: str) -> Optimizer:
   """Returns one of the optimizers above.
 
   Args:
@@ -131,7 +131,7 @@ def named(name: str) -> Optimizer:
     ValueError: if the name is unknown.
 
   Example:
-    >>> named('sgd').__name__
+    >>> by_name('sgd').__name__
     'sgd'
   """
   return known_names.look_up('optimizer', name, NAMED)

@@ -35,9 +35,9 @@ def predictor(
   """Returns a `predict_fn` for `evaluate` that decodes with a network.
 
   Args:
-    config: of the network.
-    params: of the network.
-    vocabulary: of inputs and targets.
+    config: sizes of the network.
+    params: parameters of the network, as a nested dict.
+    vocabulary: of both inputs and targets.
     max_decode_len: tokens decoded at most, with EOS (count).
     beam_size: beams (count); 1 decodes greedily.
     alpha: exponent of the length penalty, with beams.
@@ -86,8 +86,8 @@ def predict_texts(
   """Returns what a network makes of texts, one result each.
 
   Args:
-    config: of the network.
-    params: of the network.
+    config: sizes of the network.
+    params: parameters of the network, as a nested dict.
     texts: inputs as the network was trained on, prompt included.
     input_length: tokens of an input, with EOS (count); what is longer is cut,
       with a warning.
@@ -152,17 +152,17 @@ def predict_rows(
     array([[6, 2]], dtype=int32)
   """
   padding = np.zeros((batch_size - len(rows), rows.shape[1]), np.int32)
-  found = np.asarray(predict_fn(np.concatenate([rows, padding])))
+  tokens = np.asarray(predict_fn(np.concatenate([rows, padding])))
   if (
-    found.ndim != 2
-    or len(found) != batch_size
-    or not np.issubdtype(found.dtype, np.integer)
+    tokens.ndim != 2
+    or len(tokens) != batch_size
+    or not np.issubdtype(tokens.dtype, np.integer)
   ):
     raise ValueError(
-      f'predict_fn returned {found.dtype}{list(found.shape)}; must be integer '
-      f'tokens [{batch_size}, any]'
+      f'predict_fn returned {tokens.dtype}{list(tokens.shape)}; must be '
+      f'integer tokens [{batch_size}, any]'
     )
-  return found[: len(rows)]
+  return tokens[: len(rows)]
 
 
 def _encode(

@@ -93,7 +93,7 @@ class TrainProgress:
     Args:
       step: steps taken (count).
       loss: mean over target tokens.
-      learning_rate: of this step.
+      learning_rate: rate of this step.
       subset: parameters in the subset (count).
       churn: parameters that entered it (count).
       steps_per_second: since the last call.

@@ -43,7 +43,13 @@ class CheckpointError(ValueError):
 
 
 class RunCheckpointBytes(NamedTuple):
-  """Bytes of a checkpoint's parts, as they lie on disk."""
+  """Bytes of a checkpoint's parts, as they lie on disk.
+
+  Attributes:
+    delta: the delta's file (bytes).
+    inner_state: inner optimizer, counters and thresholds (bytes).
+    dataset_state: position of the input (bytes).
+  """
 
   delta: int
   inner_state: int
@@ -99,7 +105,7 @@ def save(
   Args:
     root: the run's directory.
     step: steps taken (count).
-    state: of the run; may lie on devices.
+    state: state of the run; it may lie on devices.
     delta: parameters against seed.
     seed_location: where the seed came from.
     save_dataset: writes the input's state into the directory it is given.
@@ -149,9 +155,9 @@ def restore(
 
   Args:
     root: the run's directory.
-    step: of the checkpoint.
+    step: step of the checkpoint (count).
     template: a fresh state of the same run, whose parameters are the seed.
-    seed_fingerprint: of that seed.
+    seed_fingerprint: fingerprint of that seed.
     restore_dataset: brings the input to the state in the directory it is given.
 
   Returns:
@@ -207,30 +213,30 @@ def _fill(
   rest = chosen._replace(seed=(), masks=())
   expected = {f'state/{p}': x for p, x in named_leaves(rest).items()}
   masks = chosen.masks if chosen.masks != () else {}
-  wanted = {*expected, *(f'subset/{p}' for p in masks)}
-  if wanted != set(arrays):
+  names = {*expected, *(f'subset/{p}' for p in masks)}
+  if names != set(arrays):
     raise CheckpointError(
       f'checkpoint {str(place)!r} is of another kind of run; it lacks '
-      f'{sorted(wanted - set(arrays))[:3]} and has '
-      f'{sorted(set(arrays) - wanted)[:3]} more'
+      f'{sorted(names - set(arrays))[:3]} and has '
+      f'{sorted(set(arrays) - names)[:3]} more'
     )
   leaves = []
-  for path, like in expected.items():
-    found = arrays[path]
-    if found.shape != like.shape or found.dtype != like.dtype:
+  for path, wanted in expected.items():
+    saved = arrays[path]
+    if saved.shape != wanted.shape or saved.dtype != wanted.dtype:
       raise CheckpointError(
-        f'checkpoint {str(place)!r}: {path} is {found.dtype}{found.shape}, '
-        f'this run needs {like.dtype}{like.shape}'
+        f'checkpoint {str(place)!r}: {path} is {saved.dtype}{saved.shape}, '
+        f'this run needs {wanted.dtype}{wanted.shape}'
       )
-    leaves.append(jax.device_put(found, like.sharding))
+    leaves.append(jax.device_put(saved, wanted.sharding))
   filled = jax.tree.unflatten(jax.tree.structure(rest), leaves)
   new_masks: Any = ()
   if chosen.masks != ():
     new_masks = {
       path: jax.device_put(
-        _mask(arrays[f'subset/{path}'], like.shape, path, place), like.sharding
+        _mask(arrays[f'subset/{path}'], mask.shape, path, place), mask.sharding
       )
-      for path, like in masks.items()
+      for path, mask in masks.items()
     }
   return TrainState(
     template.params, filled._replace(seed=chosen.seed, masks=new_masks)
@@ -270,7 +276,7 @@ def part_bytes(root: str | os.PathLike[str], step: int) -> RunCheckpointBytes:
 
   Args:
     root: the run's directory.
-    step: of the checkpoint.
+    step: step of the checkpoint (count).
 
   Returns:
     The bytes, as they lie on disk.

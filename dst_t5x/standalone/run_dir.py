@@ -44,15 +44,15 @@ def claim(
   wanted = json.loads(json.dumps(dict(identity)))
   run_file = root / RUN_FILE
   if run_file.exists():
-    found = read(root)
+    stored = read(root)
     changed = sorted(
-      key for key in {*wanted, *found} if wanted.get(key) != found.get(key)
+      key for key in {*wanted, *stored} if wanted.get(key) != stored.get(key)
     )
     if changed:
       raise RunDirError(
         f'{str(root)!r} belongs to another run; it differs in '
         + '; '.join(
-          f'{key}: {found.get(key)!r} there, {wanted.get(key)!r} here'
+          f'{key}: {stored.get(key)!r} there, {wanted.get(key)!r} here'
           for key in changed
         )
         + '. Give another output directory, or the same settings to resume'
@@ -87,16 +87,16 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
   """
   run_file = pathlib.Path(path) / RUN_FILE
   try:
-    found = json.loads(run_file.read_text('utf-8'))
+    identity = json.loads(run_file.read_text('utf-8'))
   except (FileNotFoundError, NotADirectoryError) as error:
     raise RunDirError(
       f'{str(path)!r} is no run directory: it has no {RUN_FILE}'
     ) from error
   except ValueError as error:
     raise RunDirError(f'{str(run_file)!r} is not readable: {error}') from error
-  if not isinstance(found, dict):
+  if not isinstance(identity, dict):
     raise RunDirError(f'{str(run_file)!r} does not hold a JSON object')
-  return found
+  return identity
 
 
 @contextmanager

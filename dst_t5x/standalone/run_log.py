@@ -63,7 +63,7 @@ class RunLog:
 
     Args:
       step: steps taken (count).
-      scores: of every task and metric.
+      scores: values by task and metric.
     """
     self._write('eval', step, _flat(scores, '/'))
     line = ', '.join(f'{k} {v:.2f}' for k, v in _flat(scores, ' ').items())

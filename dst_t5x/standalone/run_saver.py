@@ -41,7 +41,7 @@ class RunSaver:
 
   Args:
     root: the run's directory; also an attribute.
-    settings: of the run.
+    settings: settings of the run.
     seed: Θ⁰.
     plan: silos and budgets.
     batches: the input, whose position is part of a checkpoint.
@@ -165,7 +165,7 @@ class RunSaver:
     """Writes the run's delta to its place.
 
     Args:
-      delta: of the last step.
+      delta: delta of the last step.
 
     Returns:
       Path of the file.

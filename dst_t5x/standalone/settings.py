@@ -16,25 +16,27 @@ class TrainSettings(NamedTuple):
   """Everything that decides what a run does.
 
   Attributes:
-    method: see `methods`.
+    method: how the subset is chosen; see `core.methods`.
     mixture_or_task_name: a registered seqio task or mixture.
     task_feature_lengths: tokens of each feature (count).
     train_steps: steps of the run (count), not counting pretraining.
     batch_size: rows of a batch (count); packed rows hold several examples.
     learning_rate: number or optax schedule over the run's own steps.
     optimizer: function of the learning rate that returns the inner optimizer.
-    epsilon: fraction of all parameters in (0, 1].
-    budget: number of parameters (count), instead of `epsilon`.
+    epsilon: fraction of all parameters that may change, in (0, 1].
+    budget: their number (count), instead of `epsilon`.
     silos: silo scheme, instead of the method's own.
     z_loss: weight of the squared log normaliser.
-    label_smoothing: fraction of the target's probability.
+    label_smoothing: probability taken from the target and spread over the
+      other tokens.
     dropout_rate: probability; the paper uses none for DST.
-    random_seed: of the data's order, dropout, and drawn subsets.
+    random_seed: seed of the data's order, of dropout, and of the subsets that
+      some methods draw.
     pack: whether rows hold several examples.
     use_cached: whether the task reads seqio's cache.
-    eval_period: steps between evaluations (count); 0 for one at the end.
-    eval_examples: examples evaluated (count); None for all.
-    eval_split: of the task.
+    eval_period: steps between evaluations (count); 0 for none.
+    eval_examples: examples of each task evaluated (count); None for all.
+    eval_split: split of the task that is evaluated.
     beam_size: beams (count); 1 decodes greedily.
     checkpoint_period: steps between checkpoints (count).
     keep: checkpoints kept (count).
@@ -100,7 +102,7 @@ class TrainSettings(NamedTuple):
     Its length is left out unless the method depends on it, so a run can be
     made longer by resuming it; so is all that only watches.
     """
-    found = {
+    identity = {
       name: describe(getattr(self, name))
       for name in (
         'method',
@@ -121,8 +123,8 @@ class TrainSettings(NamedTuple):
       )  # fmt: skip
     }
     if self.method.schedule.steps is None:
-      found['train_steps'] = self.train_steps
-    return found
+      identity['train_steps'] = self.train_steps
+    return identity
 
 
 def describe(value: Any) -> Any:
@@ -144,13 +146,15 @@ def describe(value: Any) -> Any:
   if isinstance(value, Mapping):
     return {str(k): describe(v) for k, v in sorted(value.items())}
   if isinstance(value, tuple) and hasattr(value, '_asdict'):
-    named: Any = value
-    return describe(named._asdict())
+    named_tuple: Any = value
+    return describe(named_tuple._asdict())
   if isinstance(value, list | tuple | set | frozenset):
     return [describe(v) for v in value]
   if isinstance(value, functools.partial):
     inner = describe(value.func)
     return {**inner, 'with': describe(value.keywords)}
+  # A decorator, such as one that checks types, changes nothing of the run.
+  value = inspect.unwrap(value)
   name = getattr(value, '__qualname__', type(value).__qualname__)
   description: dict[str, Any] = {'function': name}
   closure = _closure(value)
@@ -163,5 +167,5 @@ def _closure(value: Any) -> dict[str, Any]:
   """Returns the simple values that a function carries, such as a schedule's."""
   if not inspect.isfunction(value) or not value.__closure__:
     return {}
-  found = inspect.getclosurevars(value).nonlocals
-  return {k: describe(v) for k, v in sorted(found.items())}
+  variables = inspect.getclosurevars(value).nonlocals
+  return {k: describe(v) for k, v in sorted(variables.items())}

@@ -24,7 +24,7 @@ def find(name: str) -> Any:
   """Returns a registered task or mixture.
 
   Args:
-    name: of a seqio task or mixture.
+    name: name of a seqio task or mixture.
 
   Returns:
     The `seqio.Task` or `seqio.Mixture`; the mixture if there are both, as
@@ -45,9 +45,9 @@ def find(name: str) -> Any:
   if name in tasks:
     return seqio.TaskRegistry.get(name)
   near = known_names.nearest(str(name), sorted({*mixtures, *tasks}), count=3)
-  found = f'nearest: {", ".join(near)}' if near else 'no name is near it'
+  hint = f'nearest: {", ".join(near)}' if near else 'no name is near it'
   raise UnknownTaskError(
-    f'no task or mixture {name!r} is registered; {found}. Import the module '
+    f'no task or mixture {name!r} is registered; {hint}. Import the module '
     'that registers it first, such as dst_t5x.tasks.number_words'
   )
 
@@ -56,7 +56,7 @@ def subtasks(name: str, *, split: str) -> list[Any]:
   """Returns the tasks behind a name that have a split.
 
   Args:
-    name: of a seqio task or mixture.
+    name: name of a seqio task or mixture.
     split: such as 'train'.
 
   Returns:

@@ -39,7 +39,7 @@ def predict_task(
     predict_fn: decodes encoder_input_tokens i32[batch_size, inputs length] to
       tokens i32[batch_size, any length]; all-zero rows are padding.
     feature_lengths: tokens of 'inputs' and of 'targets' (count).
-    split: of the tasks.
+    split: which split of the tasks, such as 'validation'.
     num_examples: of each task, from the first (count); None for all.
     batch_size: rows of a batch (count).
 
@@ -53,30 +53,30 @@ def predict_task(
   Example:
     >>> import numpy as np
     >>> import dst_t5x.tasks.number_words
-    >>> found = predict_task(
+    >>> predictions = predict_task(
     ...   'number_words',
     ...   lambda tokens: np.full((len(tokens), 1), 100),  # the letter a
     ...   feature_lengths={'inputs': 64, 'targets': 64},
     ...   split='test',
     ...   num_examples=2,
     ... )
-    >>> [prediction.text for prediction in found['number_words']]
+    >>> [prediction.text for prediction in predictions['number_words']]
     ['a', 'a']
   """
   lengths = check_lengths(mixture_or_task_name, feature_lengths)
   check_count('batch_size', batch_size)
   if num_examples is not None:
     check_count('num_examples', num_examples)
-  found = {}
+  predictions = {}
   with quiet():
     for task in subtasks(mixture_or_task_name, split=split):
       dataset = task.get_dataset(lengths, split=split, shuffle=False)
       if num_examples is not None:
         dataset = dataset.take(num_examples)
-      found[task.name] = _predict(
+      predictions[task.name] = _predict(
         task, dataset, predict_fn, lengths, batch_size
       )
-  return found
+  return predictions
 
 
 def _predict(
@@ -89,10 +89,10 @@ def _predict(
   vocabulary = task.output_features['targets'].vocabulary
   examples = dataset.as_numpy_iterator()
   model_inputs = seqio.EncDecFeatureConverter(pack=False)(dataset, lengths)
-  found = []
+  predictions = []
   for features in model_inputs.batch(batch_size).as_numpy_iterator():
     rows = features['encoder_input_tokens']
     for tokens in predict_rows(predict_fn, rows, batch_size=batch_size):
       text = vocabulary.decode(tokens.tolist())
-      found.append(Prediction(next(examples), text))
-  return found
+      predictions.append(Prediction(next(examples), text))
+  return predictions

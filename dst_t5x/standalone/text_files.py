@@ -203,10 +203,10 @@ def _parse_json(line: str) -> tuple[str, str]:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-  found = dict(pairs)
-  if len(found) < len(pairs):
+  example = dict(pairs)
+  if len(example) < len(pairs):
     raise ValueError(f'a key comes twice: {[key for key, _ in pairs]!r}')
-  return found
+  return example
 
 
 class _TextSource(seqio.FunctionDataSource):

@@ -85,12 +85,13 @@ def make_step(
   and `dropout_seed` alone, so that a resumed run draws the same.
 
   Args:
-    config: of the network.
-    plan: of the method.
-    optimizer: the inner one.
+    config: sizes of the network.
+    plan: silos and budgets of the method.
+    optimizer: the inner optimizer.
     mesh: the batch is split over its axis 'data'.
     z_loss: weight of the squared log normaliser.
-    label_smoothing: fraction of the target's probability.
+    label_smoothing: probability taken from the target and spread over the
+      other tokens.
     dropout_seed: seed of the dropout noise.
 
   Returns:
@@ -152,11 +153,11 @@ def init_state(
   """Returns the state before the first step, on every device of the mesh.
 
   Args:
-    plan: of the method.
-    optimizer: the inner one.
+    plan: silos and budgets of the method.
+    optimizer: the inner optimizer.
     seed: Θ⁰, arrays on the host or on devices.
     mesh: from `data_mesh`.
-    random_seed: for methods that draw their subset.
+    random_seed: seed of the subsets that some methods draw.
 
   Returns:
     The state. It shares no memory with `seed`.

@@ -53,7 +53,7 @@ class TrainResult(NamedTuple):
     delta_path: path of the delta's file.
     plan: silos and budgets.
     scores: of the last evaluation, by task and metric; empty if there was none.
-    checkpoint_bytes: of the last checkpoint's parts.
+    checkpoint_bytes: sizes of the last checkpoint's parts.
   """
 
   root: pathlib.Path
@@ -72,11 +72,11 @@ class _Job(NamedTuple):
   Attributes:
     settings: what to do.
     seed: Θ⁰.
-    config: of the network, with the dropout of the settings.
+    config: sizes of the network, with the dropout of the settings.
     mesh: the batch is split over its axis 'data'.
     plan: silos and budgets.
     batches: the input.
-    optimizer: the inner one.
+    optimizer: the inner optimizer.
   """
 
   settings: TrainSettings
@@ -103,7 +103,7 @@ def train(
     settings: what to do.
     seed: Θ⁰.
     out: the run's directory.
-    config: of the network, if the seed does not carry it.
+    config: sizes of the network, if the seed does not carry them.
     quiet: show no progress.
     on_step: called with the number of steps taken after each of them.
 
@@ -218,8 +218,8 @@ class _Loop(NamedTuple):
 
   Attributes:
     job: the run.
-    saver: of its checkpoints.
-    log: of its rows.
+    saver: writes its checkpoints.
+    log: writes its rows.
     stop: true once somebody asks the run to stop.
     on_step: called after each step with the steps taken (count), or None.
   """

@@ -125,7 +125,7 @@ def test_help_imports_nothing_heavy():
   # What makes `--help` take seconds; the time itself is not tested.
   code = (
     'import sys\n'
-    'from dst_t5x import cli\n'
+    'from dst_t5x.commands import cli\n'
     'try:\n'
     "  cli.main(['--help'])\n"
     'except SystemExit:\n'

@@ -44,7 +44,7 @@ def test_a_seed_goes_that_way_and_no_other():
   """The functions of the list are called, in its order."""
   code = (
     'import importlib, operator, sys, threading\n'
-    'from dst_t5x.commands import common\n'
+    'from dst_t5x.commands import adapted_models\n'
     f'route = {[(module, function) for _, module, function in ROUTE]!r}\n'
     'codes = {}\n'
     'for module, name in route:\n'
@@ -58,7 +58,7 @@ def test_a_seed_goes_that_way_and_no_other():
     '    calls.append(call)\n'
     'sys.setprofile(profile)\n'
     'threading.setprofile(profile)\n'
-    f'common.model({str(seeds.bundled_path())!r}, None)\n'
+    f'adapted_models.load({str(seeds.bundled_path())!r}, None)\n'
     'sys.setprofile(None)\n'
     # Tables of tensors are nested, too, to check their names.
     "nest = ('dst_t5x.arrays.paths', 'unflatten')\n"

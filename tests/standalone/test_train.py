@@ -182,6 +182,21 @@ def test_a_nan_loss_stops_the_run_and_keeps_the_checkpoints(
     assert all(np.isfinite(e.values).all() for e in delta.entries.values())
 
 
+def test_a_step_that_is_logged_and_saved_is_checked_once(
+  tiny_settings, tiny_seed, tmp_path, monkeypatch
+):
+  checks = []
+  monkeypatch.setattr(
+    selective, 'raise_if_invalid', lambda *args: checks.append(args)
+  )
+  run(
+    tiny_settings._replace(log_period=2, checkpoint_period=3),
+    tiny_seed,
+    tmp_path,
+  )
+  assert len(checks) == 4  # steps 2, 3, 4, 6
+
+
 def test_nonfinite_scores_name_the_parameter(
   tiny_settings, tiny_seed, tmp_path
 ):

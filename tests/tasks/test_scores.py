@@ -189,7 +189,7 @@ def test_record_counts_the_first_example_of_each_query():
 def test_a_question_without_answers_is_never_scored():
   for function in (
     postprocessors.record,
-    lambda *a, **k: postprocessors.any_of(*a, key='answers', **k),
+    lambda *a, **k: postprocessors.right_answers(*a, key='answers', **k),
   ):
     example = {'answers': [], 'idx/passage': 3, 'idx/query': 8}
     with pytest.raises(

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from dst_t5x.tasks import benchmarks, end_of_document, submission
+from dst_t5x.tasks import averages, end_of_document, submission
 
 
 def lines(path):
@@ -117,10 +117,10 @@ SCORES = {
 def test_average_takes_tasks_with_several_scores_first():
   # (80 + 80 + 60 + 50 + 85 + 75 + 65 + 55) / 8, by hand.
   expected = (68.75, 8, 8)
-  assert benchmarks.average(SCORES) == expected
+  assert averages.average(SCORES) == expected
   more = {'dpr_v001_simple': {'accuracy': 1.0}, **SCORES}
-  assert benchmarks.average(more) == expected
-  assert benchmarks.published(SCORES) == {
+  assert averages.average(more) == expected
+  assert averages.published(SCORES) == {
     'T5-Small': 86.3,
     'T5-Base': 88.5,
     'T5-Large': 89.9,
@@ -130,7 +130,7 @@ def test_average_takes_tasks_with_several_scores_first():
 
 
 def test_average_of_other_tasks():
-  assert benchmarks.average({'gsm8k': {'accuracy': 5.0}}) is None
+  assert averages.average({'gsm8k': {'accuracy': 5.0}}) is None
   pair = {'a': {'x': 10.0}, 'b': {'x': 20.0, 'y': 40.0}}
-  assert benchmarks.average(pair) == (20.0, 2, 2)
-  assert benchmarks.published(pair) == {}
+  assert averages.average(pair) == (20.0, 2, 2)
+  assert averages.published(pair) == {}

@@ -32,6 +32,12 @@ def metadata(delta: SubsetDelta) -> dict[str, str]:
   Returns:
     Format, version and the fields of the delta's info, as strings; fields that
     are None are left out.
+
+  Example:
+    >>> from dst_t5x import delta
+    >>> seed = {'a': np.float32([2.0])}
+    >>> metadata(delta.diff(seed, seed, method='dst'))['method']
+    'dst'
   """
   version = delta_table.version(delta_table.dump(delta))
   text = {'format': parsing.FORMAT, 'version': '.'.join(map(str, version))}
@@ -57,6 +63,12 @@ def tensors(
 
   Raises:
     DeltaError: if the seed is not the delta's.
+
+  Example:
+    >>> from dst_t5x import delta
+    >>> task = delta.diff({'a': np.float32([2.0])}, {'a': np.float32([5.0])})
+    >>> [tensor.name for tensor in tensors(task, None)]
+    ['values.float32', 'parameters', 'positions']
   """
   replaced = None
   if seed is not None:
@@ -109,6 +121,10 @@ def byte_tensor(
 
   Returns:
     The tensor, a list of uint8.
+
+  Example:
+    >>> byte_tensor('sha256', 2, [b'hi']).shape
+    [2]
   """
   return safetensors_file.Tensor(name, 'uint8', [size], size, chunks)
 

@@ -31,8 +31,8 @@ def predict(
   """Returns what a network answers, decoded greedily.
 
   Args:
-    config: of the network.
-    params: of the network.
+    config: sizes of the network.
+    params: parameters of the network, as a nested dict.
     inputs: prompts.
 
   Returns:

@@ -41,9 +41,9 @@ def run(
 
   Args:
     out: the run's directory.
-    settings: of the training.
+    settings: settings of the training.
     seed: Θ⁰.
-    say: told what happens now.
+    say: called with a sentence about what happens now.
     quiet: show no progress.
 
   Returns:

@@ -14,13 +14,14 @@ class Report(NamedTuple):
   """What `report.json` holds.
 
   Attributes:
-    exact_match_before: of the seed, percent of the held-out numbers.
-    exact_match_after: of the adapted model, percent.
+    exact_match_before: percent of the held-out numbers that the seed answers
+      correctly.
+    exact_match_after: the same of the adapted model, percent.
     examples: held-out numbers (count).
     params_total: parameters of the model (count).
     params_changed: those whose bits differ from the seed (count), counted
       between the seed's file and the seed with the delta's file applied.
-    fraction_changed: their share.
+    fraction_changed: their share of all parameters (fraction).
     budget: how many may differ (count).
     max_silo_overrun: by how much the worst silo exceeds its own (count).
     delta_bytes: size of the delta's file.
@@ -31,14 +32,14 @@ class Report(NamedTuple):
     reload_predictions_equal: whether a new process that applies the delta to
       the seed predicts the same.
     epsilon: fraction of free parameters.
-    learning_rate: of the inner optimizer.
-    steps: of training (count).
-    method: its name.
-    seconds: the whole demonstration.
-    train_seconds: its training alone.
+    learning_rate: rate of the inner optimizer at the first step.
+    steps: steps of training (count).
+    method: name of the method.
+    seconds: time of the whole demonstration (seconds).
+    train_seconds: time of its training alone (seconds).
     delta: path of the delta.
     seed: path of the seed.
-    seed_fingerprint: of the seed.
+    seed_fingerprint: fingerprint of the seed.
   """
 
   exact_match_before: float
@@ -73,7 +74,7 @@ def write(
 
   Args:
     root: the run's directory, which holds its history.
-    report: see `Report`.
+    report: what the demonstration measured.
     seed: parameters before the run, on the host.
     adapted: parameters after it.
   """
@@ -93,7 +94,7 @@ def table_rows(report: Report) -> list[tuple[str, str]]:
   """Returns the report as label and value, for people.
 
   Args:
-    report: see `Report`.
+    report: what the demonstration measured.
 
   Returns:
     Rows in reading order.
@@ -128,7 +129,7 @@ def markdown(report: Report) -> str:
   """Returns the report as Markdown, with its plots.
 
   Args:
-    report: see `Report`.
+    report: what the demonstration measured.
 
   Returns:
     The text.

@@ -43,7 +43,7 @@ def step_times(
   batch, so that whatever else the machine does meets both.
 
   Args:
-    settings: of the run.
+    settings: settings of the run.
     seed: Θ⁰.
     repeats: steps timed of each (count).
 

@@ -67,6 +67,16 @@ def test_any_delta_comes_back(tmp_path_factory, delta):
     assert entries[path].positions == entry.positions.tolist()
 
 
+def test_an_empty_delta_has_no_values(tmp_path):
+  file = tmp_path / 'a.safetensors'
+  empty = delta_lib.SubsetDelta({}, make_info())
+  container.write(empty, file)
+  assert container.read(file) == empty
+  tensors = safetensors.numpy.load_file(file)
+  assert tensors.keys() == {'parameters', 'positions', 'sha256'}
+  assert tensors['positions'].size == 0
+
+
 @pytest.mark.parametrize('dtype', [np.float32, np.float16, BF16, np.int8])
 @pytest.mark.parametrize('k', [1, 60, 9000, 150_000])
 def test_values_come_back_from_differences(tmp_path, dtype, k):

@@ -1,6 +1,6 @@
 import pytest
 
-from dst_t5x.tasks import final_numbers, postprocessors
+from dst_t5x.tasks import gsm8k, postprocessors
 
 
 @pytest.mark.parametrize(
@@ -36,16 +36,14 @@ from dst_t5x.tasks import final_numbers, postprocessors
   ],
 )
 def test_final_numbers(text, number):
-  assert final_numbers.final(text) == number
+  assert gsm8k.final_number(text) == number
 
 
 def test_gsm8k_accuracy_counts_numbers_alone():
-  targets = [
-    final_numbers.final(f'#### {t}', is_target=True) for t in (1, 2, 3)
-  ]
-  predictions = [final_numbers.final(t) for t in ('1.0 boxes', '', '#### 4')]
-  assert final_numbers.accuracy(targets, predictions) == {
+  targets = [gsm8k.final_number(f'#### {t}', is_target=True) for t in (1, 2, 3)]
+  predictions = [gsm8k.final_number(t) for t in ('1.0 boxes', '', '#### 4')]
+  assert gsm8k.accuracy(targets, predictions) == {
     'accuracy': pytest.approx(100 / 3)
   }
   with pytest.raises(postprocessors.NoGoldAnswerError, match="'none' has no"):
-    final_numbers.final('none', is_target=True)
+    gsm8k.final_number('none', is_target=True)

@@ -1,15 +1,16 @@
-"""One number for several tasks, and the published ones beside it.
+"""One score for several tasks: their average, and published averages.
 
 The paper averages over SuperGLUE's eight tasks, "averaging scores of tasks with
 multiple scores first" (DST, appendix G): F1 and accuracy for CB, F1 over all
 answers and exact match for MultiRC, F1 and exact match for ReCoRD. Its table 4
-does not say on which split, nor for how many steps; so its numbers are shown
-beside ours, and nothing is judged by them.
+says neither on which split nor for how many steps; so its averages are only
+shown beside ours, and nothing is judged by them.
 """
 
 from collections.abc import Mapping
 from typing import NamedTuple
 
+# Task → metric → percent.
 Scores = Mapping[str, Mapping[str, float]]
 
 SUPER_GLUE = (
@@ -37,25 +38,26 @@ class Average(NamedTuple):
   """A mean over tasks.
 
   Attributes:
-    value: of the tasks' scores, each the mean of the task's own metrics.
-    tasks: that were averaged (count).
-    of: tasks that there are (count).
+    value: mean of the tasks' scores, each the mean of the task's own metrics
+      (percent).
+    tasks: number of tasks that have a score (count).
+    all_tasks: number of tasks that the benchmark has (count).
   """
 
   value: float
   tasks: int
-  of: int
+  all_tasks: int
 
 
 def average(scores: Scores) -> Average | None:
   """Returns the average over tasks, None for a single one.
 
   Args:
-    scores: task name → metric name → percent.
+    scores: task → metric → percent.
 
   Returns:
-    If there are tasks of SuperGLUE, the average of these, without the training
-    and diagnostic ones; otherwise of all.
+    The average over SuperGLUE's eight tasks if any of them was scored, without
+    those for training or diagnosis only; otherwise over all tasks.
 
   Example:
     >>> average({
@@ -63,25 +65,25 @@ def average(scores: Scores) -> Average | None:
     ...   'super_glue_rte_v102': {'accuracy': 75.0},
     ...   'dpr_v001_simple': {'accuracy': 0.0},
     ... })
-    Average(value=80.0, tasks=2, of=8)
+    Average(value=80.0, tasks=2, all_tasks=8)
   """
   super_glue = [name for name in SUPER_GLUE if name in scores]
   names = super_glue or list(scores)
   if len(names) < 2 and not super_glue:
     return None
   means = [sum(scores[n].values()) / len(scores[n]) for n in names]
-  whole = len(SUPER_GLUE) if super_glue else len(names)
-  return Average(sum(means) / len(means), len(means), whole)
+  all_tasks = len(SUPER_GLUE) if super_glue else len(names)
+  return Average(sum(means) / len(means), len(means), all_tasks)
 
 
 def published(scores: Scores) -> Mapping[str, float]:
-  """Returns the published averages of the tasks that were scored.
+  """Returns the published averages for the tasks that were scored.
 
   Args:
-    scores: task name → metric name → percent.
+    scores: task → metric → percent.
 
   Returns:
-    Model → percent; empty if there are none.
+    Model → percent; empty if nothing is published for these tasks.
 
   Example:
     >>> published({'number_words': {'exact_match': 50.0}})

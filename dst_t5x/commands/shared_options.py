@@ -1,0 +1,120 @@
+"""Options that several commands have, each spelt once.
+
+Used as decorators of a click command. Like everything that `--help` imports,
+this module imports click alone.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import click
+
+SEED_HELP = (
+  "The seed: 'bundled', a .safetensors file, or a T5X, Orbax or Hugging Face "
+  'checkpoint.'
+)
+
+seed_option = click.option(
+  '--seed',
+  default='bundled',
+  show_default=True,
+  metavar='PATH',
+  help=SEED_HELP,
+)
+delta_option = click.option(
+  '--delta', metavar='FILE', help='Apply this delta to the seed first.'
+)
+json_option = click.option(
+  '--json', 'as_json', is_flag=True, help='Print JSON.'
+)
+import_option = click.option(
+  '--import',
+  'modules',
+  multiple=True,
+  metavar='MODULE',
+  help='Import this Python module first, because it registers the task. Tasks '
+  'of this package need no --import.',
+)
+split_option = click.option(
+  '--split',
+  default='validation',
+  show_default=True,
+  metavar='NAME',
+  help='Read this split of the task.',
+)
+
+
+def beam_size_option(
+  default: int | None, *, unless_given: str = ''
+) -> Callable[..., Any]:
+  """Returns the option --beam-size.
+
+  Args:
+    default: number of beams (count); None if the task says it.
+    unless_given: sentence that says which number is taken then.
+
+  Returns:
+    A decorator of click commands, whose functions take `beam_size`.
+  """
+  search = 'Decode with so many beams; 1 is greedy search.'
+  return click.option(
+    '--beam-size',
+    type=click.IntRange(min=1),
+    default=default,
+    show_default=default is not None,
+    help=f'{search} {unless_given}'.strip(),
+  )
+
+
+def length_option(
+  feature: str, default: int | None, *, unless_given: str = ''
+) -> Callable[..., Any]:
+  """Returns the option --inputs-length or --targets-length.
+
+  Args:
+    feature: 'inputs' or 'targets'.
+    default: number of tokens (count); None if the task says it.
+    unless_given: sentence that says which number is taken then.
+
+  Returns:
+    A decorator of click commands, whose functions take `inputs_length` or
+    `targets_length`.
+  """
+  texts = feature if feature == 'inputs' else f'{feature} and predictions'
+  return click.option(
+    f'--{feature}-length',
+    type=int,
+    default=default,
+    show_default=default is not None,
+    help=f'Cut {texts} to so many tokens. {unless_given}'.strip(),
+  )
+
+
+def gin_bindings(arguments: Iterable[str]) -> list[str]:
+  """Returns arguments of the form `--gin.NAME=VALUE` as gin bindings.
+
+  No option can be declared for them, as NAME may be anything.
+
+  Args:
+    arguments: those that none of the command's options took.
+
+  Returns:
+    Bindings such as 'EPSILON=0.001', in the order given.
+
+  Raises:
+    click.UsageError: if an argument has another form.
+
+  Example:
+    >>> gin_bindings(['--gin.EPSILON=0.001', '--gin.TRAIN_STEPS=300'])
+    ['EPSILON=0.001', 'TRAIN_STEPS=300']
+  """
+  bindings = []
+  for argument in arguments:
+    if not argument.startswith('--gin.') or '=' not in argument:
+      raise (
+        click.NoSuchOption(argument)
+        if argument.startswith('-')
+        else click.UsageError(f'unexpected argument {argument!r}')
+      )
+    bindings.append(argument.removeprefix('--gin.'))
+  return bindings
