@@ -134,19 +134,24 @@ def test_kill_leaves_the_old_file_or_the_new(tmp_path, long):
   whole = [bytes([n]) * size for n, size in enumerate(sizes)]
   code = _load_alone() + textwrap.dedent(f"""
     import itertools
-    print('ready', flush=True)
-    for n in itertools.cycle((0, 1)):
+    first = int(sys.argv[2])
+    for turn in itertools.count(first):
+      n = turn % 2
       size = {sizes!r}[n]
       atomic.write_bytes(
         sys.argv[1], (bytes([n]) * 1000 for _ in range(size // 1000))
       )
+      if turn == first:
+        print('ready', flush=True)
   """)
   target.write_bytes(whole[0])
   delays = random.Random(0)
   seen = set()
-  for _ in range(1000 if long else 20):
+  for first in range(1000 if long else 20):
+    # It is ready when the file holds the content that it began with, and the
+    # processes take turns at that: however slow the machine is, both are met.
     with subprocess.Popen(
-      [sys.executable, '-c', code, target], stdout=subprocess.PIPE
+      [sys.executable, '-c', code, target, str(first)], stdout=subprocess.PIPE
     ) as child:
       assert child.stdout is not None
       assert child.stdout.readline() == b'ready\n'
