@@ -40,16 +40,11 @@ print(json.dumps({
 
 
 def _files(folder: str) -> set[str]:
-  """All files of a folder but what Python leaves there, and documents.
-
-  Documents (README.md, FORMAT.md) are read in the repository.
-  """
+  """All files of a folder but what Python leaves there."""
   return {
     str(path.relative_to(REPOSITORY / folder))
     for path in (REPOSITORY / folder).rglob('*')
-    if path.is_file()
-    and '__pycache__' not in path.parts
-    and path.suffix != '.md'
+    if path.is_file() and '__pycache__' not in path.parts
   }
 
 

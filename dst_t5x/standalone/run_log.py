@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from dst_t5x.standalone.history import History
+from dst_t5x.analysis.history import History
 from dst_t5x.standalone.progress import TrainProgress
 from dst_t5x.standalone.quiet_tensorflow import metric_writers
 

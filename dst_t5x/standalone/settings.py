@@ -153,8 +153,6 @@ def describe(value: Any) -> Any:
   if isinstance(value, functools.partial):
     inner = describe(value.func)
     return {**inner, 'with': describe(value.keywords)}
-  # A decorator, such as one that checks types, changes nothing of the run.
-  value = inspect.unwrap(value)
   name = getattr(value, '__qualname__', type(value).__qualname__)
   description: dict[str, Any] = {'function': name}
   closure = _closure(value)

@@ -16,12 +16,13 @@ import pytest
 
 from dst_t5x import delta as delta_lib
 from dst_t5x import seeds
+from dst_t5x.analysis import history
 from dst_t5x.analysis.changes import changed_positions
 from dst_t5x.arrays.paths import flatten
 from dst_t5x.core import methods, selective
 from dst_t5x.delta.file import container
 from dst_t5x.network.network_config import NetworkConfig
-from dst_t5x.standalone import history, run_checkpoints, run_dir, training
+from dst_t5x.standalone import run_checkpoints, run_dir, training
 from dst_t5x.standalone.interrupts import Interrupted
 from dst_t5x.standalone.seed_network import network_config
 

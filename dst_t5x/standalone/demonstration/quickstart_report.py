@@ -4,9 +4,8 @@ import json
 import pathlib
 from typing import Any, NamedTuple
 
-from dst_t5x.analysis import changes, plots
+from dst_t5x.analysis import changes, history, plots
 from dst_t5x.arrays import atomic
-from dst_t5x.standalone import history
 from dst_t5x.standalone.demonstration import held_out_numbers
 
 

@@ -1,7 +1,7 @@
 """A run's history survives kills and forgets what is done again."""
 
-from dst_t5x.standalone import history
-from dst_t5x.standalone.history import History
+from dst_t5x.analysis import history
+from dst_t5x.analysis.history import History
 
 
 def test_rows_come_back_in_order(tmp_path):
