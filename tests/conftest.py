@@ -66,9 +66,15 @@ _T5X_REASON = f'not installed: {", ".join(_T5X_MISSING)}'
 def compilation_cache(
   tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[None]:
-  """Compiles the step of equal runs once, for rooms that ask for it."""
+  """Compiles the step of equal runs once, for rooms that ask for it.
+
+  All workers of a session share what was compiled.
+  """
+  folder = tmp_path_factory.getbasetemp()
+  if folder.name.startswith('popen-'):  # a worker's, below the session's
+    folder = folder.parent
   options = {
-    'jax_compilation_cache_dir': str(tmp_path_factory.mktemp('compiled')),
+    'jax_compilation_cache_dir': str(folder / 'compiled'),
     'jax_persistent_cache_min_compile_time_secs': 0.0,
     'jax_persistent_cache_min_entry_size_bytes': -1,
   }

@@ -70,7 +70,7 @@ def test_per_silo_adds_rows_and_stops_at_the_top():
   assert got.tolist() == [[top, top, 12], [top, 3, 0]]
 
 
-def test_a_tensor_of_two_to_the_31_entries_in_one_silo_is_refused():
+def test_a_tensor_of_two_to_the_31_numbers_in_one_silo_is_refused():
   one = silos.assign({'w': (2**16, 2**15)}, stack_axes={})
   huge = jax.ShapeDtypeStruct((2**16, 2**15), jnp.float32)
 
@@ -78,7 +78,7 @@ def test_a_tensor_of_two_to_the_31_entries_in_one_silo_is_refused():
     t = counting.ScoreTable(lambda y: y, {'w': (x,)})
     return counting.count(t, one, jnp.zeros((1, 1)))
 
-  with pytest.raises(ValueError, match="'w' has 2147483648 entries"):
+  with pytest.raises(ValueError, match="'w' has 2147483648 numbers"):
     jax.eval_shape(run, huge)
 
 

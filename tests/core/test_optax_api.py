@@ -147,8 +147,15 @@ def test_any_other_use_of_an_update_is_refused(use):
     use(update)
 
 
-@pytest.mark.parametrize('jitted', [False, True])
-@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize(
+  ('dtype', 'jitted'),
+  [
+    (jnp.float32, False),
+    (jnp.float32, True),
+    (jnp.bfloat16, True),
+    (jnp.float16, True),
+  ],
+)
 def test_the_norm_of_updates_is_that_of_the_differences(dtype, jitted):
   rng = np.random.default_rng(0)
   seed = {

@@ -326,7 +326,13 @@ def _command(text_file, seed_file, out):
 
 
 def test_kill_9_at_any_time_loses_no_checkpoint(text_file, seed_file, tmp_path):
-  environment = {**os.environ, 'XLA_FLAGS': ''}
+  environment = {
+    **os.environ,
+    'XLA_FLAGS': '',
+    # The whole run compiles for those that are killed.
+    'JAX_COMPILATION_CACHE_DIR': str(tmp_path / 'compiled'),
+    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+  }
   subprocess.run(
     _command(text_file, seed_file, tmp_path / 'whole'),
     env=environment,
