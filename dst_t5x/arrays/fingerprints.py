@@ -23,7 +23,7 @@ from dst_t5x.arrays import paths
 from dst_t5x.arrays.bit_types import bits
 from dst_t5x.arrays.dtypes import DTYPES
 
-_CHUNK = 1 << 20  # entries hashed at a time
+_CHUNK = 1 << 20  # numbers hashed at a time
 _FIRST_LINE = b'dst_t5x.fingerprint.1\n'
 
 

@@ -150,20 +150,20 @@ def _reason(name: str, error: Exception) -> str:
 
 
 def _header(tensors: Sequence[Tensor], metadata: Mapping[str, str]) -> bytes:
-  entries: dict[str, object] = {'__metadata__': dict(metadata)}
+  fields: dict[str, object] = {'__metadata__': dict(metadata)}
   offset = 0
   for tensor in tensors:
-    if tensor.name in entries:
+    if tensor.name in fields:
       raise ValueError(
         f'tensor name {tensor.name!r} is reserved or given twice'
       )
-    entries[tensor.name] = {
+    fields[tensor.name] = {
       'dtype': CODES[tensor.dtype],
       'shape': list(tensor.shape),
       'data_offsets': [offset, offset + tensor.size],
     }
     offset += tensor.size
-  text = json.dumps(entries, ensure_ascii=False, separators=(',', ':'))
+  text = json.dumps(fields, ensure_ascii=False, separators=(',', ':'))
   try:
     header = text.encode()
   except UnicodeEncodeError as error:

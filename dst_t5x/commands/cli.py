@@ -48,7 +48,7 @@ class UserError(click.ClickException):
     )
 
 
-class Interrupted(UserError):
+class InterruptedByUser(UserError):
   """Ctrl-C; the exit code is the one that shells give to it."""
 
   exit_code = 130
@@ -92,12 +92,12 @@ class LazyGroup(click.Group):
 
     Raises:
       UserError: in place of an error that the user can put right.
-      Interrupted: in place of KeyboardInterrupt.
+      InterruptedByUser: in place of KeyboardInterrupt.
     """
     try:
       return super().invoke(ctx)
     except KeyboardInterrupt as error:
-      raise Interrupted(str(error) or 'interrupted') from error
+      raise InterruptedByUser(str(error) or 'interrupted') from error
     except BrokenPipeError:
       # The reader of our output left (`| head`): click ends quietly.
       raise

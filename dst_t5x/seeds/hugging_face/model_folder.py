@@ -34,14 +34,14 @@ class HuggingFaceSource:
 
   Attributes:
     files: path of the file that holds a tensor, by Hugging Face's name.
-    entries: Hugging Face's name, our shape, and whether the tensor is stored
-      transposed, by our path.
+    counterparts: what each of our tensors is called and how it is stored there,
+      by our path.
     tensors: shape and dtype by our path.
   """
 
   location: str
   files: Mapping[str, str]
-  entries: Mapping[str, names_of.Entry]
+  counterparts: Mapping[str, names_of.Counterpart]
   tensors: Mapping[str, jax.ShapeDtypeStruct]
   config: dict[str, Any] | None
   step: int | None = None
@@ -83,7 +83,7 @@ class HuggingFaceSource:
       handles: dict[str, Any] = {}
 
       def read_part(path: str, at: tensor_reading.Index) -> np.ndarray:
-        name, _, transposed = self.entries[path]
+        name, _, transposed = self.counterparts[path]
         file = self.files[name]
         if file not in handles:
           handle = safetensors_parts.opened(file, self.location)
@@ -180,16 +180,18 @@ def open_source(location: str) -> HuggingFaceSource:
   alias = tied_weights.embedding(files, stored, location)
   head = tied_weights.head(config, files, stored, alias, location)
   network = model_config.to_network(config, tied=head is None, location=folder)
-  entries = dict(names_of.table(network))
-  entries[names_of.EMBEDDING_PATH] = entries[names_of.EMBEDDING_PATH]._replace(
-    name=alias
-  )
+  counterparts = dict(names_of.table(network))
+  counterparts[names_of.EMBEDDING_PATH] = counterparts[
+    names_of.EMBEDDING_PATH
+  ]._replace(name=alias)
   if head is not None:
-    entries[names_of.HEAD_PATH] = entries[names_of.HEAD_PATH]._replace(
-      name=head
-    )
-  tensors = _specs(entries, stored, location)
-  return HuggingFaceSource(location, files, entries, tensors, network.to_dict())
+    counterparts[names_of.HEAD_PATH] = counterparts[
+      names_of.HEAD_PATH
+    ]._replace(name=head)
+  tensors = _specs(counterparts, stored, location)
+  return HuggingFaceSource(
+    location, files, counterparts, tensors, network.to_dict()
+  )
 
 
 def _config(folder: str) -> Mapping[str, Any]:
@@ -209,11 +211,11 @@ def _config(folder: str) -> Mapping[str, Any]:
 
 
 def _specs(
-  entries: Mapping[str, names_of.Entry],
+  counterparts: Mapping[str, names_of.Counterpart],
   stored: Mapping[str, jax.ShapeDtypeStruct],
   location: str,
 ) -> dict[str, jax.ShapeDtypeStruct]:
-  wanted = {entry.name for entry in entries.values()}
+  wanted = {counterpart.name for counterpart in counterparts.values()}
   extra = sorted(set(stored) - wanted)
   missing = sorted(wanted - set(stored))
   if missing or extra:
@@ -223,7 +225,7 @@ def _specs(
       + (f'; not in the network: {_listed(extra)}' if extra else '')
     )
   specs = {}
-  for path, (name, shape, transposed) in entries.items():
+  for path, (name, shape, transposed) in counterparts.items():
     expected = shape[::-1] if transposed else shape
     if stored[name].shape != expected:
       raise SeedError(

@@ -47,8 +47,8 @@ def write(
     >>> from dst_t5x.arrays import paths
     >>> network = NetworkConfig(8, 4, 1, 1, 1, 4, 8)
     >>> params = {
-    ...   path: np.ones(entry.shape, np.float32)
-    ...   for path, entry in names_of.table(network).items()
+    ...   path: np.ones(counterpart.shape, np.float32)
+    ...   for path, counterpart in names_of.table(network).items()
     ... }
     >>> with tempfile.TemporaryDirectory() as d:
     ...   sorted(os.listdir(write(paths.unflatten(params), f'{d}/t5')))
@@ -61,8 +61,8 @@ def write(
   network = _network(specs, config, str(target))
   about = model_config.from_network(network, _dtype(flat, str(target)))
   tensors = [
-    _tensor(entry, flat[path])
-    for path, entry in names_of.table(network).items()
+    _tensor(counterpart, flat[path])
+    for path, counterpart in names_of.table(network).items()
   ]
   tensors.sort(key=lambda tensor: tensor.name)
   target.parent.mkdir(parents=True, exist_ok=True)
@@ -101,11 +101,15 @@ def _dtype(flat: Mapping[str, np.ndarray], location: str) -> str:
 
 
 def _tensor(
-  entry: names_of.Entry, array: np.ndarray
+  counterpart: names_of.Counterpart, array: np.ndarray
 ) -> safetensors_file.Tensor:
-  stored = array.T if entry.transposed else array
+  stored = array.T if counterpart.transposed else array
   return safetensors_file.Tensor(
-    entry.name, stored.dtype.name, stored.shape, stored.nbytes, _chunks(stored)
+    counterpart.name,
+    stored.dtype.name,
+    stored.shape,
+    stored.nbytes,
+    _chunks(stored),
   )
 
 

@@ -23,7 +23,7 @@ IGNORED = (
 _PROJECTIONS = {'q': 'query', 'k': 'key', 'v': 'value'}
 
 
-class Entry(NamedTuple):
+class Counterpart(NamedTuple):
   """One tensor in both layouts.
 
   Attributes:
@@ -37,46 +37,50 @@ class Entry(NamedTuple):
   transposed: bool
 
 
-def table(config: NetworkConfig) -> dict[str, Entry]:
+def table(config: NetworkConfig) -> dict[str, Counterpart]:
   """Returns every tensor of a network by our path.
 
   Args:
     config: configuration of the network.
 
   Returns:
-    Entries by our path, sorted.
+    Counterparts by our path, sorted.
 
   Example:
-    >>> entries = table(NetworkConfig(8, 4, 1, 1, 1, 4, 8))
-    >>> entries['encoder/layers_0/mlp/wo/kernel'].name
+    >>> counterparts = table(NetworkConfig(8, 4, 1, 1, 1, 4, 8))
+    >>> counterparts['encoder/layers_0/mlp/wo/kernel'].name
     'encoder.block.0.layer.1.DenseReluDense.wo.weight'
   """
   width, heads = config.emb_dim, config.num_heads
-  entries = {
-    EMBEDDING_PATH: Entry(EMBEDDING, (config.vocab_size, width), False)
+  counterparts = {
+    EMBEDDING_PATH: Counterpart(EMBEDDING, (config.vocab_size, width), False)
   }
   if not config.logits_via_embedding:
-    entries[HEAD_PATH] = Entry(HEAD, (width, config.vocab_size), True)
+    counterparts[HEAD_PATH] = Counterpart(
+      HEAD, (width, config.vocab_size), True
+    )
   for stack in ('encoder', 'decoder'):
     first = f'{stack}.block.0.layer.0.SelfAttention'
-    entries[f'{stack}/relpos_bias/rel_embedding'] = Entry(
+    counterparts[f'{stack}/relpos_bias/rel_embedding'] = Counterpart(
       f'{first}.relative_attention_bias.weight', (heads, NUM_BUCKETS), True
     )
-    entries[f'{stack}/{stack}_norm/scale'] = Entry(
+    counterparts[f'{stack}/{stack}_norm/scale'] = Counterpart(
       f'{stack}.final_layer_norm.weight', (width,), False
     )
     count = getattr(config, f'num_{stack}_layers')
     for i in range(count):
       path, name = f'{stack}/layers_{i}', f'{stack}.block.{i}.layer'
-      for subpath, subname, entry in _layer(config, stack):
-        entries[f'{path}/{subpath}'] = entry._replace(name=f'{name}.{subname}')
-  return {path: entries[path] for path in sorted(entries)}
+      for subpath, subname, counterpart in _layer(config, stack):
+        counterparts[f'{path}/{subpath}'] = counterpart._replace(
+          name=f'{name}.{subname}'
+        )
+  return {path: counterparts[path] for path in sorted(counterparts)}
 
 
 def _layer(
   config: NetworkConfig, stack: str
-) -> Iterator[tuple[str, str, Entry]]:
-  """Yields path and name within a layer, and an entry without a name."""
+) -> Iterator[tuple[str, str, Counterpart]]:
+  """Yields path and name within a layer, and a counterpart without a name."""
   if stack == 'encoder':
     attentions = [('attention', 'attention', 'SelfAttention')]
   else:
@@ -85,18 +89,18 @@ def _layer(
       ('encoder_decoder_attention', 'cross_attention', 'EncDecAttention'),
     ]
   width, inner = config.emb_dim, config.num_heads * config.head_dim
-  scale = Entry('', (width,), False)
+  scale = Counterpart('', (width,), False)
   for i, (path, norm, name) in enumerate(attentions):
     for letter, projection in _PROJECTIONS.items():
       yield (
         f'{path}/{projection}/kernel',
         f'{i}.{name}.{letter}.weight',
-        Entry('', (width, inner), True),
+        Counterpart('', (width, inner), True),
       )
     yield (
       f'{path}/out/kernel',
       f'{i}.{name}.o.weight',
-      Entry('', (inner, width), True),
+      Counterpart('', (inner, width), True),
     )
     yield f'pre_{norm}_layer_norm/scale', f'{i}.layer_norm.weight', scale
   last = len(attentions)
@@ -106,11 +110,11 @@ def _layer(
     yield (
       f'mlp/{gate}/kernel',
       f'{last}.DenseReluDense.{gate}.weight',
-      Entry('', (width, config.mlp_dim), True),
+      Counterpart('', (width, config.mlp_dim), True),
     )
   yield (
     'mlp/wo/kernel',
     f'{last}.DenseReluDense.wo.weight',
-    Entry('', (config.mlp_dim, width), True),
+    Counterpart('', (config.mlp_dim, width), True),
   )
   yield 'pre_mlp_layer_norm/scale', f'{last}.layer_norm.weight', scale
