@@ -1,13 +1,15 @@
 """Options that several commands have, each spelt once.
 
 Used as decorators of a click command. Like everything that `--help` imports,
-this module imports click alone.
+this module imports nothing that is slow.
 """
 
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import click
+
+from dst_t5x.recipes import gin_flags
 
 SEED_HELP = (
   "The seed: 'bundled', a .safetensors file, or a T5X, Orbax or Hugging Face "
@@ -91,30 +93,29 @@ def length_option(
 
 
 def gin_bindings(arguments: Iterable[str]) -> list[str]:
-  """Returns arguments of the form `--gin.NAME=VALUE` as gin bindings.
+  """Returns the gin bindings among arguments that no option took.
 
   No option can be declared for them, as NAME may be anything.
 
   Args:
-    arguments: those that none of the command's options took.
+    arguments: `--gin.NAME=VALUE` or `--gin.NAME VALUE`, as T5X takes them.
 
   Returns:
     Bindings such as 'EPSILON=0.001', in the order given.
 
   Raises:
-    click.UsageError: if an argument has another form.
+    RecipeError: if a binding lacks its value.
+    click.UsageError: if an argument is something else.
 
   Example:
     >>> gin_bindings(['--gin.EPSILON=0.001', '--gin.TRAIN_STEPS=300'])
     ['EPSILON=0.001', 'TRAIN_STEPS=300']
   """
-  bindings = []
-  for argument in arguments:
-    if not argument.startswith('--gin.') or '=' not in argument:
-      raise (
-        click.NoSuchOption(argument)
-        if argument.startswith('-')
-        else click.UsageError(f'unexpected argument {argument!r}')
-      )
-    bindings.append(argument.removeprefix('--gin.'))
-  return bindings
+  flags = gin_flags.parse(list(arguments), keep_unknown=True)
+  for word in flags.others:
+    raise (
+      click.NoSuchOption(word)
+      if word.startswith('-')
+      else click.UsageError(f'unexpected argument {word!r}')
+    )
+  return list(flags.bindings)

@@ -110,7 +110,9 @@ def normal(arguments: Sequence[str]) -> list[str]:
       value = next(remaining, None)
       # A single dash may begin a negative number.
       if value is None or value.startswith('--'):
-        raise RecipeError(f'--{name} lacks its value: write --{name}=VALUE')
+        raise RecipeError(
+          f"--{name} lacks its value: '--{name}' must be followed by =VALUE"
+        )
       word = f'{word}={value}'
     words.append(word)
   return words

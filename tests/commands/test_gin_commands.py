@@ -5,9 +5,11 @@ import re
 import shlex
 from typing import NamedTuple
 
+import click
 import gin
 import pytest
 
+from dst_t5x.commands import shared_options
 from tests import gin_mains
 from tests.gin_headers import FILES, ROOT, T5X_ROOT, included
 
@@ -161,3 +163,14 @@ def test_checker_notices(old, new, problem):
   assert old in GOOD
   (line,) = commands(comments(GOOD.replace(old, new)))
   assert problems(line) == [problem]
+
+
+@pytest.mark.parametrize(
+  'words', [['--gin.EPSILON=0.01'], ['--gin.EPSILON', '0.01']]
+)
+def test_our_runner_takes_bindings_as_t5x_does(words):
+  assert shared_options.gin_bindings(words) == ['EPSILON=0.01']
+  with pytest.raises(click.NoSuchOption):
+    shared_options.gin_bindings([*words, '--no-such-option'])
+  with pytest.raises(click.UsageError, match="unexpected argument 'word'"):
+    shared_options.gin_bindings([*words, 'word'])
