@@ -23,10 +23,12 @@ class BaseRate(NamedTuple):
   Attributes:
     rate: the learning rate, before any schedule.
     by_default: whether the rule chose it.
+    setting: what gives another rate.
   """
 
   rate: float
   by_default: bool
+  setting: str = _SETTING
 
 
 def chosen(
@@ -98,6 +100,6 @@ def log(base_rate: BaseRate, plan: plans.Plan) -> None:
       budget=plan.budget,
       total=plan.total,
       by_default=base_rate.by_default,
-      setting=_SETTING,
+      setting=base_rate.setting,
     ),
   )

@@ -9,18 +9,18 @@ last file; T5X's mains ask for that, our own runner does not.
 from collections.abc import Mapping
 from typing import Any
 
-import gin
+from gin import config as gin_config
 
 MACRO = ('METHOD', 'gin.macro')
 # What hosts/on_top_t5x.gin binds, which reads METHOD when gin has read all.
-_ON_TOP = ('', 'dst_t5x.hooks.on_top.bindings')
+_ON_TOP = ('', 'dst_t5x.hooks.on_top.gin_bindings.bindings')
 
 
 class UnreadMethodError(ValueError):
   """A run of T5X has a method, and would train without it."""
 
 
-@gin.config.register_finalize_hook
+@gin_config.register_finalize_hook
 def check(config: Mapping[tuple[str, str], Mapping[str, Any]]) -> None:
   """Raises if a training run of T5X binds METHOD and does not read it.
 
@@ -65,5 +65,5 @@ def reads(
   """
   return any(
     repr(reference) == f'%{macro}'
-    for reference in gin.config.iterate_references(config)
+    for reference in gin_config.iterate_references(config)
   )
