@@ -196,7 +196,7 @@ def assign(
     if match is None:
       uncovered[part.path] = None
     else:
-      index = '' if part.index is None else f'[{part.index}]'
+      index = '' if part.number is None else f'[{part.number}]'
       silo = match.silo.replace('{slice}', index)
       matches.append(match._replace(silo=silo))
   if uncovered:
@@ -215,7 +215,7 @@ def assign(
     if number == len(sizes):
       sizes.append(0)
     sizes[number] += part.size
-    members[part.path][part.index or 0] = number
+    members[part.path][part.number or 0] = number
     _LOG.debug(
       'silo of %s: %s (rule %r)', part.name, match.silo, match.rule.pattern
     )
@@ -259,22 +259,22 @@ class _Part(NamedTuple):
 
   Attributes:
     path: of the tensor.
-    index: which slice, or None for a whole tensor.
+    number: which slice, or None for a whole tensor.
     size: how many parameters it holds (count).
     names: what rules are tried on, in this order.
   """
 
   path: str
-  index: int | None
+  number: int | None
   size: int
   names: tuple[str, ...]
 
   @property
   def name(self) -> str:
     """Returns what no other part is called: `[i]` if nothing else tells."""
-    if self.index is None or self.names[0] != self.path:
+    if self.number is None or self.names[0] != self.path:
       return self.names[0]
-    return f'{self.path}[{self.index}]'
+    return f'{self.path}[{self.number}]'
 
 
 class _Match(NamedTuple):
@@ -303,7 +303,7 @@ def _parts(
       for i in range(number)
     ]
   if stack_axes:  # as JAX sorts the keys of dicts, folder by folder
-    parts.sort(key=lambda part: (part.names[0].split('/'), part.index or 0))
+    parts.sort(key=lambda part: (part.names[0].split('/'), part.number or 0))
   return parts
 
 
