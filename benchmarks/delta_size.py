@@ -27,7 +27,7 @@ import numpy as np
 import safetensors.numpy
 
 from dst_t5x import delta as delta_lib
-from dst_t5x.core import silos
+from dst_t5x.core.budgets import allocate
 from dst_t5x.delta.file import container, numbers, value_differences
 
 HASH = 'sha256:' + 64 * '0'
@@ -87,7 +87,7 @@ def make(size: str, epsilon: float) -> tuple[delta_lib.SubsetDelta, np.ndarray]:
   """Makes a delta, and the seed's values at its positions."""
   rng = np.random.default_rng(0)
   parameters = shapes(size)
-  counts = silos.allocate(
+  counts = allocate(
     [math.prod(shape) for shape in parameters.values()], epsilon=epsilon
   )
   seeds, entries = [], {}

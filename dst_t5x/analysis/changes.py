@@ -11,7 +11,7 @@ import numpy as np
 
 from dst_t5x.arrays.bit_types import bits
 from dst_t5x.arrays.paths import named_leaves
-from dst_t5x.core.silos import Placement, Silos, assign
+from dst_t5x.core.silos import Placement, Silos, module_of
 
 
 class Changes(NamedTuple):
@@ -72,11 +72,7 @@ def count_changes(
   Raises:
     ValueError: if the trees differ in names, shapes or dtypes.
   """
-  before, after = named_leaves(seed), named_leaves(tuned)
-  if set(before) != set(after):
-    raise ValueError(
-      f'the trees differ in {sorted(set(before) ^ set(after))[:5]}'
-    )
+  before, after = _same_leaves(seed, tuned)
   counts = [0] * len(silos.names)
   for path, placement in silos.placements.items():
     where = changed_positions(np.asarray(before[path]), np.asarray(after[path]))
@@ -100,15 +96,24 @@ def share_per_module(seed: Any, tuned: Any) -> Mapping[str, tuple[int, int]]:
   Returns:
     (changed, size) counts by module, in the order of the tree.
   """
+  before, after = _same_leaves(seed, tuned)
+  counts: dict[str, tuple[int, int]] = {}
+  for path, x in before.items():
+    where = changed_positions(np.asarray(x), np.asarray(after[path]))
+    module = module_of(path)
+    changed, size = counts.get(module, (0, 0))
+    counts[module] = changed + int(where.sum()), size + where.size
+  return counts
+
+
+def _same_leaves(seed: Any, tuned: Any) -> tuple[Any, Any]:
+  """Returns the leaves of two trees by path, which must be the same paths."""
   before, after = named_leaves(seed), named_leaves(tuned)
-  modules = assign(
-    {p: tuple(np.shape(x)) for p, x in before.items()}, scheme='module'
-  )
-  changes = count_changes(before, after, modules, modules.sizes)
-  return {
-    name: (changes.per_silo[name], size)
-    for name, size in zip(modules.names, modules.sizes, strict=True)
-  }
+  if set(before) != set(after):
+    raise ValueError(
+      f'the trees differ in {sorted(set(before) ^ set(after))[:5]}'
+    )
+  return before, after
 
 
 def _by_silo(where: np.ndarray, placement: Placement) -> list[tuple[int, int]]:

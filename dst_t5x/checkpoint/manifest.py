@@ -149,13 +149,17 @@ def silos_of(manifest: Mapping[str, Any]) -> tuple[Silos, tuple[int, ...]]:
   Returns:
     The silos, and k of each (count).
   """
-  ids: dict[str, list[int]] = {path: [] for path in manifest['parameters']}
+  by_layer: dict[str, dict[int, int]] = {p: {} for p in manifest['parameters']}
   axes: dict[str, int | None] = {}
   for number, (_, _, parts) in enumerate(manifest['silos']):
     for path, layer, axis in parts:
-      assert layer is None or layer == len(ids[path])
-      ids[path].append(number)
+      by_layer[path][layer or 0] = number
       axes[path] = axis
+  # Silos are not in the order of the layers: layers_10 comes before layers_2.
+  ids = {
+    path: [numbers[layer] for layer in range(len(numbers))]
+    for path, numbers in by_layer.items()
+  }
   sizes = [0] * len(manifest['silos'])
   for path, numbers in ids.items():
     _, shape = manifest['parameters'][path]
@@ -242,9 +246,18 @@ def _tree_differences(
     for path in sorted(set(own) | set(other))
     if own.get(path) != other.get(path)
   ]
-  if not problems and run['silos'] != saved['silos']:
-    problems.append('the silos and their budgets')
-  return problems[:8]
+  if problems or run['silos'] == saved['silos']:
+    return problems[:8]
+  now, before = [[name for name, _, _ in m['silos']] for m in (run, saved)]
+  if now == before:
+    return ['the budgets or the parts of the silos']
+  return [
+    f'the silos: {len(before)} there and {len(now)} here, for example '
+    + ' and '.join(
+      next((repr(name) for name in a if name not in b), 'no other name')
+      for a, b in ((before, now), (now, before))
+    )
+  ]
 
 
 def _seed(manifest: Mapping[str, Any]) -> str:

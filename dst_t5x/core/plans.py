@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from dst_t5x.arrays.paths import named_leaves
 from dst_t5x.core import silos as silos_lib
+from dst_t5x.core.budgets import allocate
 from dst_t5x.core.counting import Partitioning
 from dst_t5x.core.methods import Method, SiloScheme
 from dst_t5x.core.silos import SiloError, Silos
@@ -161,7 +162,7 @@ def _budgets(
         f'(epsilon={epsilon!r}, budget={budget!r})'
       )
     return _matching(method.pattern, shapes, silos)
-  return None, silos_lib.allocate(silos.sizes, epsilon=epsilon, budget=budget)
+  return None, allocate(silos.sizes, epsilon=epsilon, budget=budget)
 
 
 def _shapes(params: Any) -> dict[str, tuple[int, ...]]:

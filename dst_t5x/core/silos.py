@@ -1,23 +1,36 @@
-"""Which silo every parameter belongs to, and how many each may change.
+"""Which silo every parameter belongs to.
 
-A silo is a named set of parameters with its own exact budget. Rules are
-(regex, template) pairs over parameter paths: the first whole match wins, and
-its template, with the regex's groups filled in, names the silo.
+A silo is a named set of parameters with a budget of its own, which `budgets`
+shares out. Rules are (regex, template) pairs over parameter paths: the first
+whole match wins, and its template, with the regex's groups filled in, names the
+silo.
 
-A scanned stack keeps the same tensor of all layers in one array. Where the
-template holds `{slice}`, every slice along the stack's axis is a silo of its
-own; elsewhere `{slice}` vanishes.
+A scanned stack keeps the same tensor of all layers in one array. Every slice of
+it goes where the tensor goes of which it is a part in the same network without
+the scan, so that silos, their order and their budgets are the same with the
+scan as without: slice 1 of `encoder/encoder/mlp/wi/kernel` belongs to the silo
+`encoder/layers_1/mlp`. `scanned_paths` tells the paths of slices.
+
+A rule of the user's is tried on that path, `encoder/layers_1/mlp/wi/kernel`,
+and, where it does not match, on that of the whole stack,
+`encoder/encoder/mlp/wi/kernel`. Its template may hold `{slice}`, which becomes
+`[1]` for slice 1 of a stack and vanishes elsewhere.
+
+The named schemes know layers as `layers_0`, `layers_1` and so on, and modules
+as the folders in them. `unknown_layers` refuses networks that call them
+otherwise.
 """
 
+import functools
 import logging
 import math
 import re
-from collections.abc import Mapping, Sequence
-from numbers import Integral, Real
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
 from dst_t5x.arrays import known_names
+from dst_t5x.core import scanned_paths, unknown_layers
 
 _LOG = logging.getLogger(__name__)
 
@@ -49,7 +62,8 @@ class Silos(NamedTuple):
   """A partition of all parameters.
 
   Attributes:
-    names: one name a silo, in the order in which paths first reach them.
+    names: one name a silo, in the order in which the paths first reach them,
+      slices of stacks under their paths without the scan.
     sizes: how many parameters each silo holds (count).
     placements: the place of every parameter, by path.
   """
@@ -60,8 +74,8 @@ class Silos(NamedTuple):
 
 
 _OUTSIDE_LAYERS = (
-  Rule(r'(.+)/[^/]+', r'\1{slice}'),
-  Rule(r'([^/]+)', r'\1{slice}'),
+  Rule(r'(.+)/[^/]+', r'\1'),
+  Rule(r'([^/]+)', r'\1'),
 )
 
 # The named schemes of the paper's section 2 and appendix A. Encoder and
@@ -71,14 +85,13 @@ SCHEMES: Mapping[str, tuple[Rule, ...]] = MappingProxyType(
     'none': (Rule(r'.+', 'all'),),
     'module': (
       Rule(r'(.*?)layers(?:_\d+)?/([^/]+)/.+', r'\1\2'),
-      Rule(r'(.+)/[^/]+', r'\1'),
-      Rule(r'([^/]+)', r'\1'),
-    ),
-    'module_and_layer': (
-      Rule(r'(.*?layers(?:_\d+)?/[^/]+)/.+', r'\1{slice}'),
       *_OUTSIDE_LAYERS,
     ),
-    'tensor': (Rule(r'(.+)', r'\1{slice}'),),
+    'module_and_layer': (
+      Rule(r'(.*?layers(?:_\d+)?/[^/]+)/.+', r'\1'),
+      *_OUTSIDE_LAYERS,
+    ),
+    'tensor': (Rule(r'(.+)', r'\1'),),
   }
 )
 
@@ -99,7 +112,7 @@ def rules(scheme: str | Sequence[Rule | tuple[str, str]]) -> tuple[Rule, ...]:
 
   Example:
     >>> rules('tensor')
-    (Rule(pattern='(.+)', template='\\1{slice}'),)
+    (Rule(pattern='(.+)', template='\\1'),)
 
   Source: DST, section 2 and appendix A.
   """
@@ -143,12 +156,13 @@ def assign(
     stack_axes: axis along which a scanned tensor stacks its layers, by path.
 
   Returns:
-    The silos. Their order is that of the paths.
+    The silos. Their order is that of the paths, as JAX sorts them where a
+    tensor is stacked.
 
   Raises:
     SiloError: if a parameter is covered by no rule, a user's rule matches no
-      parameter, a template is wrong, or a stack axis names an unknown
-      parameter or axis.
+      parameter, a template is wrong, a scheme of modules does not know the
+      network's layers, or a stack axis names an unknown parameter or axis.
 
   Example:
     >>> shapes = {'encoder/layers_0/mlp/wi/kernel': (2, 3),
@@ -156,36 +170,35 @@ def assign(
     >>> assign(shapes).names, assign(shapes).sizes
     (('encoder/layers_0/mlp',), (12,))
 
+    The same for two layers that are scanned:
+
+    >>> shapes = {'encoder/encoder/mlp/wi/kernel': (2, 2, 3),
+    ...           'encoder/encoder/mlp/wo/kernel': (3, 2, 2),
+    ...           'encoder/encoder_norm/scale': (2,)}
+    >>> stacks = {path: 1 for path in shapes if 'mlp' in path}
+    >>> assign(shapes, stack_axes=stacks).names
+    ('encoder/encoder_norm', 'encoder/layers_0/mlp', 'encoder/layers_1/mlp')
+
   Source: DST, section 2.
   """
   ordered = rules(scheme)
   _check_stacks(shapes, stack_axes)
-  ids: dict[str, int] = {}
-  sizes: list[int] = []
-  placements: dict[str, Placement] = {}
-  uncovered: list[str] = []
-  used: set[Rule] = set()
-  for path, shape in shapes.items():
-    match = _first_match(ordered, path)
+  slices = scanned_paths.slice_paths(shapes, stack_axes)
+  if isinstance(scheme, str):
+    _check_layers(scheme, shapes, stack_axes, slices)
+  parts = _parts(shapes, stack_axes, slices)
+  if isinstance(scheme, str):
+    parts = [part._replace(names=(part.name,)) for part in parts]
+  matches: list[_Match] = []
+  uncovered: dict[str, None] = {}
+  for part in parts:
+    match = _first_match(ordered, part.names)
     if match is None:
-      uncovered.append(path)
-      continue
-    rule, template = match
-    used.add(rule)
-    axis = stack_axes.get(path) if '{slice}' in template else None
-    names = (
-      [template.replace('{slice}', '')]
-      if axis is None
-      else [template.replace('{slice}', f'[{i}]') for i in range(shape[axis])]
-    )
-    size = math.prod(shape) // max(len(names), 1)
-    for name in names:
-      if name not in ids:
-        ids[name] = len(sizes)
-        sizes.append(0)
-      sizes[ids[name]] += size
-    placements[path] = Placement(tuple(ids[n] for n in names), axis)
-    _LOG.debug('silo of %s: %s (rule %r)', path, names[0], rule.pattern)
+      uncovered[part.path] = None
+    else:
+      index = '' if part.number is None else f'[{part.number}]'
+      silo = match.silo.replace('{slice}', index)
+      matches.append(match._replace(silo=silo))
   if uncovered:
     raise SiloError(
       'no silo rule covers: '
@@ -193,85 +206,152 @@ def assign(
       + '; add a last rule such as (r".+", "rest")'
     )
   if not isinstance(scheme, str):
-    _check_used(ordered, used, shapes)
-  return Silos(tuple(ids), tuple(sizes), MappingProxyType(placements))
+    _check_used(ordered, {match.rule for match in matches}, shapes)
+  ids: dict[str, int] = {}
+  sizes: list[int] = []
+  members: dict[str, dict[int, int]] = {path: {} for path in shapes}
+  for part, match in zip(parts, matches, strict=True):
+    number = ids.setdefault(match.silo, len(ids))
+    if number == len(sizes):
+      sizes.append(0)
+    sizes[number] += part.size
+    members[part.path][part.number or 0] = number
+    _LOG.debug(
+      'silo of %s: %s (rule %r)', part.name, match.silo, match.rule.pattern
+    )
+  return Silos(
+    tuple(ids),
+    tuple(sizes),
+    MappingProxyType(
+      {p: _placement(each, stack_axes.get(p)) for p, each in members.items()}
+    ),
+  )
 
 
-def allocate(
-  sizes: Sequence[int],
-  *,
-  epsilon: float | None = None,
-  budget: int | None = None,
-) -> tuple[int, ...]:
-  """Returns how many parameters of each silo may differ from the seed.
+def module_of(path: str) -> str:
+  """Returns the module of a parameter, as far as its path alone tells.
 
-  k_S = K |S| / n by largest remainder, with K = round(ε n): every k_S is its
-  quota rounded up or down, and they sum to exactly K. A small silo may get 0.
+  It is the silo in the scheme 'module'. Nothing is refused, and T5X's own names
+  of scanned stacks are known without their axes.
 
   Args:
-    sizes: how many parameters each silo holds (count).
-    epsilon: fraction of all parameters in (0, 1].
-    budget: K itself (count), from 1 to n; instead of `epsilon`.
+    path: of the parameter.
 
   Returns:
-    One count a silo.
-
-  Raises:
-    SiloError: if both or neither of epsilon and budget are given, or either
-      is out of range.
+    The module, all layers of it together.
 
   Example:
-    >>> allocate([60, 30, 10], epsilon=0.05)
-    (3, 2, 0)
-
-  Source: DST, equation 1; largest remainder makes its sum exact.
+    >>> module_of('encoder/layers_3/mlp/wi/kernel')
+    'encoder/mlp'
+    >>> module_of('encoder/encoder/mlp/wi/kernel')
+    'encoder/mlp'
   """
-  total = sum(sizes)
-  if not total:
-    raise SiloError('there are no parameters to share a budget')
-  if (epsilon is None) == (budget is None):
-    raise SiloError(
-      'give either EPSILON (a fraction) or BUDGET (a count), not '
-      + ('both' if epsilon is not None else 'neither')
-      + f': epsilon={epsilon!r}, budget={budget!r}'
-    )
-  if epsilon is not None:
-    real = isinstance(epsilon, Real) and not isinstance(epsilon, bool)
-    if not real or not 0.0 < epsilon <= 1.0:
-      raise SiloError(
-        f'epsilon={epsilon!r} must be a fraction in (0, 1]; a count is BUDGET'
-      )
-    count = round(epsilon * total)
-    if not count:
-      raise SiloError(
-        f'epsilon={epsilon!r} of {total} parameters rounds to 0; the smallest '
-        f'that selects anything is about {1 / total:.2g}'
-      )
-  else:
-    if not isinstance(budget, Integral) or isinstance(budget, bool):
-      raise SiloError(f'budget={budget!r} must be a whole number')
-    if not 1 <= budget <= total:
-      raise SiloError(
-        f'budget={budget} must be from 1 to {total}, the number of parameters'
-      )
-    count = int(budget)
-  floors = [count * size // total for size in sizes]
-  remainders = [count * size % total for size in sizes]
-  # Ties go to the earlier silo, so the result depends on nothing else.
-  order = sorted(range(len(sizes)), key=lambda i: (-remainders[i], i))
-  for i in order[: count - sum(floors)]:
-    floors[i] += 1
-  return tuple(floors)
+  scanned = re.fullmatch(r'((?:.+/)?)(encoder|decoder)/\2/([^/]+/.+)', path)
+  if scanned is not None:
+    path = scanned.expand(r'\1\2/layers/\3')
+  match = _first_match(SCHEMES['module'], (path,))
+  assert match is not None  # its last rules match every path
+  return match.silo
+
+
+class _Part(NamedTuple):
+  """A tensor, or one slice of a stack.
+
+  Attributes:
+    path: of the tensor.
+    number: which slice, or None for a whole tensor.
+    size: how many parameters it holds (count).
+    names: what rules are tried on, in this order.
+  """
+
+  path: str
+  number: int | None
+  size: int
+  names: tuple[str, ...]
+
+  @property
+  def name(self) -> str:
+    """Returns what no other part is called: `[i]` if nothing else tells."""
+    if self.number is None or self.names[0] != self.path:
+      return self.names[0]
+    return f'{self.path}[{self.number}]'
+
+
+class _Match(NamedTuple):
+  """The first rule that matches, and the silo that its template names."""
+
+  rule: Rule
+  silo: str
+
+
+def _parts(
+  shapes: Mapping[str, tuple[int, ...]],
+  stack_axes: Mapping[str, int],
+  slices: Mapping[str, tuple[str, ...]],
+) -> list[_Part]:
+  """Returns all parts in the order that they have without the scan."""
+  parts = []
+  for path, shape in shapes.items():
+    size = math.prod(shape)
+    if path not in stack_axes:
+      parts.append(_Part(path, None, size, (path,)))
+      continue
+    number = shape[stack_axes[path]]
+    names = slices.get(path)
+    parts += [
+      _Part(path, i, size // number, (names[i], path) if names else (path,))
+      for i in range(number)
+    ]
+  if stack_axes:  # as JAX sorts the keys of dicts, folder by folder
+    parts.sort(key=lambda part: (part.names[0].split('/'), part.number or 0))
+  return parts
+
+
+def _check_layers(
+  scheme: str,
+  shapes: Mapping[str, tuple[int, ...]],
+  stack_axes: Mapping[str, int],
+  slices: Mapping[str, tuple[str, ...]],
+) -> None:
+  """Raises, or warns, where the schemes of modules do not know the layers."""
+  if scheme not in ('module', 'module_and_layer'):
+    return
+  paths = [path for path in shapes if path not in stack_axes]
+  paths += [name for names in slices.values() for name in names]
+  problem = unknown_layers.problem(
+    scheme, paths, [path for path in stack_axes if path not in slices]
+  )
+  if problem:
+    raise SiloError(problem)
+  doubt = unknown_layers.doubt(scheme, paths)
+  if doubt:
+    _warn_once(doubt)
+
+
+@functools.lru_cache(maxsize=64)
+def _warn_once(text: str) -> None:
+  """Warns; a plan is made at every trace and every save of a run."""
+  _LOG.warning('%s', text)
+
+
+def _placement(numbers: Mapping[int, int], axis: int | None) -> Placement:
+  """Returns the place of a tensor whose slices are in silos of some numbers."""
+  silos = tuple(numbers[i] for i in range(len(numbers)))
+  if len(set(silos)) == 1:
+    return Placement(silos[:1], None)
+  return Placement(silos, axis)
 
 
 def _first_match(
-  ordered: tuple[Rule, ...], path: str
-) -> tuple[Rule, str] | None:
+  ordered: tuple[Rule, ...], names: Iterable[str]
+) -> _Match | None:
   for rule in ordered:
-    match = re.fullmatch(rule.pattern, path)
-    if match is not None:
+    for name in names:
+      match = re.fullmatch(rule.pattern, name)
+      if match is None:
+        continue
       try:
-        return rule, match.expand(rule.template)
+        return _Match(rule, match.expand(rule.template))
       except (re.error, IndexError) as error:
         raise SiloError(
           f'template {rule.template!r} of silo rule {rule.pattern!r} does not '

@@ -116,13 +116,10 @@ def counts_by_module(
     >>> {module: len(counts) for module, counts in modules.items()}
     {'encoder/mlp': 2}
   """
-  # The name of a module does not depend on shapes.
-  assigned = silos.assign(dict.fromkeys(counts, ()), scheme='module')
   modules: dict[str, dict[str, np.ndarray]] = {}
-  for path, placement in assigned.placements.items():
-    if counts[path].any():
-      module = assigned.names[placement.silos[0]]
-      modules.setdefault(module, {})[path] = counts[path]
+  for path, common in counts.items():
+    if common.any():
+      modules.setdefault(silos.module_of(path), {})[path] = common
   return modules
 
 

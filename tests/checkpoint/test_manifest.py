@@ -25,6 +25,34 @@ def made(name: str, **rate) -> dict:
   )
 
 
+def scanned(layers: int, **settings) -> tuple[dict, plans.Plan]:
+  params = {
+    'encoder': {
+      'encoder': {
+        'mlp': {'wi': jnp.ones((4, layers, 5)), 'wo': jnp.ones((5, layers, 4))},
+        'norm': {'scale': jnp.ones((4, layers))},
+      },
+      'encoder_norm': {'scale': jnp.ones(4)},
+    }
+  }
+  stacks = {
+    f'encoder/encoder/{path}': 1 for path in ('mlp/wi', 'mlp/wo', 'norm/scale')
+  }
+  plan = plans.make(
+    methods.dst(), params, epsilon=0.1, stack_axes=stacks, **settings
+  )
+  manifest = manifest_lib.make(
+    plan,
+    params,
+    epsilon=0.1,
+    silo_scheme=None,
+    inner_state='full',
+    keep_first=False,
+    seed={'location': 'seed', 'fingerprint': 'sha256:0'},
+  )
+  return manifest, plan
+
+
 def as_older_versions_wrote(manifest: dict) -> dict:
   old = copy.deepcopy(manifest)
   for key in ('learning_rate', 'rate_by_default'):
@@ -33,6 +61,34 @@ def as_older_versions_wrote(manifest: dict) -> dict:
   name = old['method']['name']
   old['method']['name'] = names.get(name, name)
   return old
+
+
+@pytest.mark.parametrize('layers', [1, 3, 12])
+@pytest.mark.parametrize('scheme', ['module_and_layer', 'module', 'tensor'])
+def test_silos_come_back_from_the_manifest(layers, scheme):
+  """Those of layers_10 and layers_11 come before that of layers_2."""
+  manifest, plan = scanned(layers, silo_scheme=scheme)
+  partition, budgets = manifest_lib.silos_of(manifest)
+  assert partition._replace(placements=dict(partition.placements)) == (
+    plan.silos._replace(placements=dict(plan.silos.placements))
+  )
+  assert budgets == plan.budgets
+
+
+def test_a_run_with_other_names_of_silos_is_told_so():
+  run, _ = scanned(2)
+  saved = copy.deepcopy(run)
+  for i, silo in enumerate(saved['silos']):
+    silo[0] = f'encoder/encoder/{i}'
+  with pytest.raises(
+    manifest_lib.ManifestError,
+    match=r"silos: 5 there and 5 here, for example 'encoder/encoder/0' and ",
+  ):
+    manifest_lib.check_same(run, saved, 'old')
+  saved = copy.deepcopy(run)
+  saved['silos'][0][1] += 1
+  with pytest.raises(manifest_lib.ManifestError, match='the budgets or the'):
+    manifest_lib.check_same(run, saved, 'old')
 
 
 @pytest.mark.parametrize('name', ['random_masked', 'pafi_masked', 'dst'])

@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 
 from dst_t5x.checkpoint import packing, unpacking
 from dst_t5x.core import silos
+from dst_t5x.core.budgets import allocate
 from dst_t5x.core.counting import Partitioning
 
 SHAPES = {
@@ -56,7 +57,7 @@ def drawn(seed, fraction, dtype=np.float32):
   """Parameters, a subset that fills every budget, and the changed ones."""
   rng = np.random.default_rng(seed)
   partition = silos.assign(SHAPES, stack_axes=STACKS)
-  budgets = silos.allocate(partition.sizes, epsilon=fraction)
+  budgets = allocate(partition.sizes, epsilon=fraction)
   old = {p: rng.normal(size=s).astype(dtype) for p, s in SHAPES.items()}
   masks = {path: np.zeros(shape, bool) for path, shape in SHAPES.items()}
   for k, parts in zip(budgets, packing.silo_parts(partition), strict=True):
