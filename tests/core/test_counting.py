@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, PartitionSpec
 
-from dst_t5x.core import counting, silo_rows, silos
+from dst_t5x.core import counting, score_stacks, silo_rows, silos
 
 SHAPES = {'a/stack': (3, 4, 5), 'a/w': (6, 8), 'b': ()}
 AXES = {'a/stack': 1}
@@ -57,7 +57,8 @@ def test_silos_that_are_skipped_count_nothing_wrong():
   thresholds = jnp.full((6, 2), 0.5)
   full = counting.count(table(values), SILOS, thresholds)
   skip = jnp.asarray([True, True, True, True, False, True])
-  got = counting.count_by_row(table(values), SILOS, thresholds, skip=skip)
+  stacks = score_stacks.stack(table(values), SILOS, None)
+  got = counting.count_by_row(stacks, thresholds, skip=skip)
   assert got[4].tolist() == full[4].tolist()
   assert got.tolist() == [[0, 0]] * 4 + [full[4].tolist(), [0, 0]]
 
