@@ -9,7 +9,7 @@ they are made of.
 
 On a mesh every device stacks the part of each row that it counts. Devices that
 hold the same part split it along one axis where it divides; otherwise the first
-of them keeps it, and the others keep zeros, which are never counted.
+of them keeps it, and the others keep −1, which is never counted.
 """
 
 import math
@@ -232,7 +232,7 @@ def _own_part(stack: Stack, rows: Array, mesh: Mesh) -> Array:
   index = mesh_index.linear_index(mesh, copies)
   d = _split_axis(stack, mesh)
   if d is None:
-    return jnp.where(index == 0, rows, jnp.zeros_like(rows))
+    return jnp.where(index == 0, rows, jnp.full_like(rows, -1))
   width = rows.shape[d + 1] // number
   return jax.lax.dynamic_slice_in_dim(rows, index * width, width, d + 1)
 
