@@ -228,8 +228,15 @@ def _choose(
     scores = table()
     budgets = schedules.target(schedule, state.count, plan.budgets)
     # The next step chooses anew; what ties now is not worth its compile time.
-    result = thresholds.dropping_ties(plan.method.threshold)(
-      scores, plan.silos, budgets, state.carry, plan.partitioning
+    search = thresholds.dropping_ties(plan.method.threshold)
+    # This branch is always taken. What a branch reads is computed once before
+    # it, on a CPU as well, whose compiler heeds no other barrier.
+    result = jax.lax.cond(
+      state.count >= 0,
+      lambda: search(
+        scores, plan.silos, budgets, state.carry, plan.partitioning
+      ),
+      lambda: _nothing(state),
     )
     masks = subsets.chosen(scores, plan.silos, result)
     size = result.selected
@@ -253,14 +260,7 @@ def _choose(
       return new_masks, result._replace(cutoff=None)
 
     def stay(masks: subsets.Masks) -> tuple[subsets.Masks, SearchResult]:
-      return masks, SearchResult(
-        threshold=state.metrics.threshold,
-        cutoff=None,
-        selected=jnp.zeros_like(held),
-        carry=state.carry,
-        nonfinite=jnp.zeros_like(state.nonfinite),
-        passes=jnp.int32(0),
-      )
+      return masks, _nothing(state)
 
     # Past its last step a schedule adds nothing more, not even where scores of
     # 0 left some of the budget: what is chosen once is never chosen again.
@@ -278,6 +278,18 @@ def _choose(
       threshold=result.threshold,
       passes=result.passes,
     ),
+  )
+
+
+def _nothing(state: SelectiveState) -> SearchResult:
+  """Returns what a search returns that selects nothing."""
+  return SearchResult(
+    threshold=state.metrics.threshold,
+    cutoff=None,
+    selected=jnp.zeros_like(state.metrics.subset_size),
+    carry=state.carry,
+    nonfinite=jnp.zeros_like(state.nonfinite),
+    passes=jnp.int32(0),
   )
 
 

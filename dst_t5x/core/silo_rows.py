@@ -4,16 +4,19 @@ Counts come by row, in the order of `Silos.placements`. Here they are added up
 by silo, and the rows' own numbers laid against the scores of their tensor.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int32
+from jaxtyping import Array, Int32, Shaped
 
 from dst_t5x.core.silos import Silos
 
 _INT32_MAX = 2**31 - 1
+_ONE_EACH = jax.lax.GatherDimensionNumbers(
+  offset_dims=(), collapsed_slice_dims=(0,), start_index_map=(0,)
+)
 
 
 def row_silos(silos: Silos) -> np.ndarray:
@@ -122,11 +125,48 @@ def positions(
   return index
 
 
+def by_path(silos: Silos, x: Shaped[Array, ' rows']) -> dict[str, Array]:
+  """Returns every tensor's own rows, shaped to be compared with its scores.
+
+  Args:
+    silos: the partition.
+    x: one number, which is not NaN, for every row.
+
+  Returns:
+    By path a scalar, or for a stack the numbers of its slices.
+
+  Example:
+    >>> from dst_t5x.core.silos import assign
+    >>> silos = assign({'w': (2,), 'u': (3, 4)}, stack_axes={'u': 1})
+    >>> {p: v.tolist() for p, v in by_path(silos, jnp.arange(5)).items()}
+    {'w': 0, 'u': [1, 2, 3, 4]}
+  """
+  padded = jnp.append(x, jnp.zeros_like(x[:1]))
+  parts, start = {}, 0
+  for path, placement in silos.placements.items():
+    end = start + len(placement.silos)
+    if placement.axis is None:
+      # Not x[start]: the compiler would make the index part of the program that
+      # uses the number, and compile it for each tensor. Read from a table, the
+      # programs of tensors of one shape are the same, and compiled once.
+      number_and_zero = np.asarray([[start], [len(x)]], np.int32)
+      parts[path] = jnp.sum(
+        jax.lax.gather(
+          padded, number_and_zero, _ONE_EACH, (1,), mode='promise_in_bounds'
+        ),
+        dtype=x.dtype,
+      )
+    else:
+      parts[path] = x[start:end]
+    start = end
+  return parts
+
+
 def along(x: Array, ndim: int, axis: int | None) -> Array:
   """Returns a tensor's own rows, shaped to be compared with its scores.
 
   Args:
-    x: one number for every row of the tensor.
+    x: from `by_path`.
     ndim: number of axes of the scores.
     axis: the stack's axis, or None.
 
@@ -134,17 +174,10 @@ def along(x: Array, ndim: int, axis: int | None) -> Array:
     A scalar, or the numbers along the stack's axis.
   """
   if axis is None:
-    return x[0]
+    return x
   shape = [1] * ndim
   shape[axis] = x.shape[0]
   return x.reshape(shape)
-
-
-def by_column(x: Array, ndim: int, axis: int | None) -> Iterable[Array]:
-  """Returns the columns of a tensor's rows, shaped as by `along`."""
-  if axis is None:
-    return x[0]
-  return [along(column, ndim, axis) for column in x.T]
 
 
 def _joined(high: Array, low: Array) -> Array:

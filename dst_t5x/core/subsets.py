@@ -29,16 +29,18 @@ def chosen(table: ScoreTable, silos: Silos, found: SearchResult) -> Masks:
 
   Source: DST, equation 7.
   """
-  thresholds = found.threshold[silo_rows.row_silos(silos)]
-  masks, start = {}, 0
+  ids = silo_rows.row_silos(silos)
+  limits = silo_rows.by_path(silos, found.threshold[ids])
+  cutoffs = None
+  if found.cutoff is not None:
+    cutoffs = silo_rows.by_path(silos, found.cutoff)
+  masks = {}
   for path, placement in silos.placements.items():
-    own = slice(start, start + len(placement.silos))
-    start = own.stop
     scores, axis = table.scores(path), placement.axis
-    limit = silo_rows.along(thresholds[own], scores.ndim, axis)
+    limit = silo_rows.along(limits[path], scores.ndim, axis)
     mask = scores > limit
-    if found.cutoff is not None:
-      cutoff = silo_rows.along(found.cutoff[own], scores.ndim, axis)
+    if cutoffs is not None:
+      cutoff = silo_rows.along(cutoffs[path], scores.ndim, axis)
       first = silo_rows.positions(scores.shape, axis) < cutoff
       mask |= (scores == limit) & first
     masks[path] = mask

@@ -31,8 +31,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float32, Int32
 
-from dst_t5x.core import counting, silo_rows
-from dst_t5x.core.counting import Partitioning, ScoreTable
+from dst_t5x.core import counting, score_stacks, silo_rows
+from dst_t5x.core.score_stacks import Partitioning, ScoreTable
 from dst_t5x.core.silos import Silos
 
 _FINITE = 0x7F7FFFFF  # bits of the largest finite float32
@@ -131,6 +131,7 @@ def exact(
   Source: DST, line 5 of algorithm 1, without its approximation.
   """
   ids = silo_rows.row_silos(silos)
+  scores = score_stacks.stack(table, silos, partitioning)
   rows = jnp.zeros(len(ids), jnp.int32)
   start = _Search(
     passes=jnp.int32(0),
@@ -143,7 +144,7 @@ def exact(
     ),
     ties=_Ties(
       low=rows,
-      high=jnp.asarray(counting.row_sizes(table, silos)),
+      high=jnp.asarray(score_stacks.row_sizes(scores)),
       wanted=jnp.full_like(rows, -1),
       done=jnp.zeros(len(ids), jnp.bool_),
     ),
@@ -175,12 +176,7 @@ def exact(
       question = counting.Ties(asked, _floats(bracket.high)[ids], cutoffs)
       skip = jnp.where(asked, ~open_rows(search), skip)
     counts = counting.count_by_row(
-      table,
-      silos,
-      _floats(grid)[ids],
-      ties=question,
-      skip=skip,
-      partitioning=partitioning,
+      scores, _floats(grid)[ids], ties=question, skip=skip
     )
     if question is not None:
       narrowed = _narrow_ties(
@@ -272,10 +268,11 @@ def algorithm2(
       f'algorithm 2 needs m >= 1 and r > 1, not m={iterations}, r={fluctuation}'
     )
 
+  ids = silo_rows.row_silos(silos)
+  scores = score_stacks.stack(table, silos, partitioning)
+
   def above(*columns: Array) -> tuple[Array, Array]:
-    counts = counting.count(
-      table, silos, jnp.stack(columns, axis=1), partitioning=partitioning
-    )
+    counts = counting.count_by_row(scores, jnp.stack(columns, axis=1)[ids])
     return silo_rows.per_silo(silos, counts), counts
 
   ratio = jnp.float32(fluctuation)

@@ -1,12 +1,14 @@
 """Counts above thresholds, against NumPy."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import Mesh, PartitionSpec
 
-from dst_t5x.core import counting, silo_rows, silos
+from dst_t5x.core import counting, score_stacks, silo_rows, silos
 
 SHAPES = {'a/stack': (3, 4, 5), 'a/w': (6, 8), 'b': ()}
 AXES = {'a/stack': 1}
@@ -57,7 +59,8 @@ def test_silos_that_are_skipped_count_nothing_wrong():
   thresholds = jnp.full((6, 2), 0.5)
   full = counting.count(table(values), SILOS, thresholds)
   skip = jnp.asarray([True, True, True, True, False, True])
-  got = counting.count_by_row(table(values), SILOS, thresholds, skip=skip)
+  stacks = score_stacks.stack(table(values), SILOS, None)
+  got = counting.count_by_row(stacks, thresholds, skip=skip)
   assert got[4].tolist() == full[4].tolist()
   assert got.tolist() == [[0, 0]] * 4 + [full[4].tolist(), [0, 0]]
 
@@ -83,6 +86,7 @@ def test_a_tensor_of_two_to_the_31_numbers_in_one_silo_is_refused():
 
 
 MESHES = {
+  '4': ((4,), ('data',)),
   '8': ((8,), ('data',)),
   '2x4': ((2, 4), ('data', 'model')),
 }
@@ -117,13 +121,60 @@ def test_counts_on_a_mesh_are_those_of_one_device(mesh, specs):
   assert got.tolist() == in_numpy(values, thresholds)
 
 
-def test_a_sharded_layer_axis_is_not_there_yet():
-  devices = Mesh(np.asarray(jax.devices()[:2]), ('data',))
-  specs = SPECS['replicated'] | {'a/stack': PartitionSpec(None, 'data')}
-  with pytest.raises(NotImplementedError, match='leave the layers axis'):
-    counting.count(
-      table(scores()),
-      SILOS,
-      jnp.zeros((6, 1)),
-      partitioning=counting.Partitioning(devices, specs),
-    )
+@pytest.mark.parametrize(
+  'mesh, spec',
+  [
+    ('4', PartitionSpec(None, 'data')),
+    ('2x4', PartitionSpec(None, 'model')),
+    ('2x4', PartitionSpec(None, 'model', 'data')),
+    ('2x4', PartitionSpec('data', ('model',))),
+  ],
+)
+def test_each_device_counts_its_own_slices_of_a_stack(mesh, spec):
+  shapes = {'a/stack': (4, 8, 6), 'b/stack': (4, 8, 6), 'c/w': (4, 6)}
+  partition = silos.assign(
+    shapes, scheme='tensor', stack_axes={'a/stack': 1, 'b/stack': 1}
+  )
+  shape, names = MESHES[mesh]
+  devices = Mesh(
+    np.asarray(jax.devices()[: math.prod(shape)]).reshape(shape), names
+  )
+  specs = {'a/stack': spec, 'b/stack': PartitionSpec(), 'c/w': PartitionSpec()}
+  partitioning = counting.Partitioning(devices, specs)
+  rng = np.random.default_rng(3)
+  values = {p: np.float32(rng.integers(0, 4, s)) for p, s in shapes.items()}
+  bounds = rng.integers(0, 4, (17, 3)).astype(np.float32)
+  score = rng.integers(0, 4, 17).astype(np.float32)
+  cutoffs = rng.integers(0, 24, (17, 2)).astype(np.int32)
+  skip = np.arange(17) % 5 == 0
+  rows = [values[p][:, i] for p in ('a/stack', 'b/stack') for i in range(8)]
+  rows.append(values['c/w'])
+
+  @jax.jit
+  def run(values, bounds, score, cutoffs, skip):
+    stacks = score_stacks.stack(table(values), partition, partitioning)
+    counts = [
+      counting.count_by_row(
+        stacks,
+        bounds,
+        ties=counting.Ties(jnp.asarray(asked), score, cutoffs),
+        skip=skip,
+      )
+      for asked in (False, True)
+    ]
+    return counting.count(
+      table(values), partition, bounds, partitioning=partitioning
+    ), *counts
+
+  every, above, tied = run(values, bounds, score, cutoffs, skip)
+  wanted = [
+    [int((row > t).sum()) for t in ts]
+    for row, ts in zip(rows, bounds, strict=True)
+  ]
+  assert every.tolist() == wanted
+  assert above.tolist() == np.where(skip[:, None], 0, wanted).tolist()
+  wanted = [
+    [int((row.reshape(-1)[:c] == s).sum()) for c in cs] + [0]
+    for row, s, cs in zip(rows, score, cutoffs, strict=True)
+  ]
+  assert tied.tolist() == np.where(skip[:, None], 0, wanted).tolist()

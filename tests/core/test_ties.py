@@ -5,7 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from dst_t5x.core import counting, methods, plans, selective, silo_rows, silos
+from dst_t5x.core import (
+  counting,
+  methods,
+  plans,
+  score_stacks,
+  selective,
+  silo_rows,
+  silos,
+)
 from tests import checks
 
 # 100,000 parameters: at ε = 1e-4, 6 and 4.
@@ -55,9 +63,11 @@ def test_ties_are_counted_before_cutoffs():
 
   @jax.jit
   def count(values, score, cutoffs):
+    table = counting.ScoreTable(
+      lambda x: x, {p: (x,) for p, x in values.items()}
+    )
     return counting.count_by_row(
-      counting.ScoreTable(lambda x: x, {p: (x,) for p, x in values.items()}),
-      partition,
+      score_stacks.stack(table, partition, None),
       jnp.zeros((6, 5)),
       ties=counting.Ties(jnp.asarray(True), score, cutoffs),
       skip=jnp.zeros(6, jnp.bool_),
