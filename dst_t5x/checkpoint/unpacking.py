@@ -118,9 +118,7 @@ def _by_tensor(
       end = own.stop
       if number:
         layers = np.full(number, part.layer or 0, np.int32)
-        entries[part.path].append(
-          _Entries(layers, positions[own], values[own])
-        )
+        entries[part.path].append(_Entries(layers, positions[own], values[own]))
   return {
     path: _Entries(*map(np.concatenate, zip(*parts, strict=True)))
     if parts

@@ -192,7 +192,9 @@ def moves(
       local,
       mesh=placed.mesh,
       in_specs=(
-        {path: (placed.specs[path],) * len(operands[path]) for path in operands},
+        {
+          path: (placed.specs[path],) * len(operands[path]) for path in operands
+        },
       ),
       out_specs=PartitionSpec(),
       check_vma=False,

@@ -25,8 +25,7 @@ def test_counts_every_copy():
   assert found.total == TOTAL
   assert found.budget == round(0.01 * TOTAL)
   assert found.parameters == found.seed == found.gradients == 4 * TOTAL
-  # The first step's subset, a byte a parameter.
-  assert found.subset_state == TOTAL
+  assert found.subset_state == 0
   assert found.mesh == (4, 1)
   assert found.batch_per_device == 32
   assert found.fits
