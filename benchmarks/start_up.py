@@ -164,7 +164,7 @@ def write_seed(config: NetworkConfig, folder: pathlib.Path) -> str:
     for path, x in transformer.param_shapes(config).items()
   }
   conversion.write(
-    't5x', paths.unflatten(params), folder, step=_STEP, config=config
+    't5x', paths.unflatten(params), folder, step=_STEP, config=config.to_dict()
   )
   return str(folder / f'checkpoint_{_STEP}')
 
@@ -178,7 +178,6 @@ def run(
     macros = {
       'INITIAL_CHECKPOINT_PATH': seed,
       'MODEL_DIR': str(pathlib.Path(folder, 'run')),
-      'EPSILON': 0.01,
       'LEARNING_RATE': 0.03,
       'FINETUNE_STEPS': 1,
       'CHECKPOINT_PERIOD': 1,
@@ -186,6 +185,8 @@ def run(
       'STATS_PERIOD': 1,
       'BATCH_SIZE': 8,
     }
+    if method != 'full':
+      macros['EPSILON'] = 0.01
     sizes = {name.upper(): size for name, size in config.to_dict().items()}
     files = (
       'models/byte_tiny.gin',

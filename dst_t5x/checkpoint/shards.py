@@ -95,6 +95,6 @@ def replicated(mesh: Mesh, array: np.ndarray) -> jax.Array:
 def beside(x: jax.Array, other: jax.Array) -> Any:
   """Returns an array in the kind of memory that another one is in."""
   kind = other.sharding.memory_kind
-  if x.sharding.memory_kind == kind:
+  if kind is None or x.sharding.memory_kind == kind:
     return x
   return jax.device_put(x, x.sharding.with_memory_kind(kind))

@@ -82,7 +82,8 @@ for number in range(1, 11):
 now, seed = named_leaves(state.target), kept.seed
 packed = packing.pack(plan.silos, plan.budgets, partitioning, now, seed)
 again = unpacking.unpack(plan.silos, partitioning, packed, seed)
-same = jax.jit(lambda a, b: jnp.all(jnp.stack([jnp.all(a[p] == b[p]) for p in a])),
+same = jax.jit(
+  lambda a, b: jnp.all(jnp.stack([jnp.all(a[p] == b[p]) for p in a])),
   out_shardings=NamedSharding(mesh, P()))
 assert bool(same(again, now))
 for name, silo in zip(plan.silos.names, packed):

@@ -183,6 +183,7 @@ def test_of_a_sharded_model_and_one_all_reduce():
   plan, placed = on_mesh(trees)
   program = jax.jit(lambda *trees: subset_metrics.moves(plan, *trees))
   text = program.lower(*placed).compile().as_text()
+  assert text is not None
   assert len(re.findall(r' (all-[a-z]+|collective-[a-z]+)\(', text)) == 1
   found = {name: float(x) for name, x in program(*placed).items()}
 
