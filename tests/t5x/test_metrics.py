@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from t5x import adafactor  # type: ignore
 
 from dst_t5x import seeds
 from dst_t5x.arrays import paths
 from dst_t5x.core import methods, plans, selective, silos
 from dst_t5x.core.counting import Partitioning
-from dst_t5x.hooks import subset_metrics
+from dst_t5x.hooks import optimizer, subset_metrics
 from dst_t5x.network import transformer
 from dst_t5x.recipes import gin_flags, recipe
 from tests.t5x import runs
@@ -241,3 +242,21 @@ def test_of_a_model_with_more_parameters_than_int32_counts():
   found = jax.eval_shape(step, seed, seed)
   assert {'subset/fraction', 'subset/overlap_first'} <= found.keys()
   assert {(x.shape, x.dtype.name) for x in found.values()} == {((), 'float32')}
+
+
+@pytest.mark.parametrize(
+  ('given', 'began_with', 'keeps'),
+  [
+    (None, False, False),
+    (None, True, True),
+    (True, False, True),
+    # Refused later, by the manifest.
+    (False, True, False),
+  ],
+)
+def test_a_resume_keeps_what_the_run_began_with(given, began_with, keeps):
+  definition = optimizer.Selective(
+    adafactor.Adafactor(), methods.dst(), epsilon=0.1, keep_first=given
+  )
+  definition.follow(began_with)
+  assert definition.keep_first == keeps
