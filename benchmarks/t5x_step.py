@@ -58,8 +58,7 @@ def optimizer(variant: str, epsilon: float) -> Any:
   method = methods.dst()
   if variant == 'by_sorting':
     method = methods.dst(threshold=thresholds.by_sorting)
-  keep_first = variant == 'reported'
-  return Selective(stock, method, epsilon=epsilon, keep_first=keep_first)
+  return Selective(stock, method, epsilon=epsilon)
 
 
 def variant_of(

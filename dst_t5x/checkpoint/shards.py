@@ -1,13 +1,15 @@
 """Where a device's shard of a tensor, or of one slice of it, begins.
 
-All of this is for code inside `shard_map`, which sees one shard at a time.
+All of this is for code inside `shard_map`, which sees one shard at a time, but
+for `replicated`, which makes what such code is given.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
-from jax.sharding import Mesh, PartitionSpec
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
 from dst_t5x.arrays import mesh_index
@@ -30,27 +32,17 @@ class SiloPart(NamedTuple):
   axis: int | None
 
 
-def slice_of(x: Array, part: SiloPart) -> Array:
-  """Returns what belongs to a silo part in a shard of its tensor."""
-  if part.axis is None or part.layer is None:
-    return x
-  return jax.lax.index_in_dim(x, part.layer, part.axis, keepdims=False)
+def mesh_axes(spec: PartitionSpec, ndim: int) -> Spec:
+  """Returns the mesh axes of every dimension of a tensor.
 
-
-def slice_spec(spec: PartitionSpec, ndim: int, part: SiloPart) -> Spec:
-  """Returns the mesh axes of every dimension, without the stack's."""
-  dims = [
+  Example:
+    >>> mesh_axes(PartitionSpec('model'), 2)
+    (('model',), ())
+  """
+  names = [
     () if d >= len(spec) or spec[d] is None else spec[d] for d in range(ndim)
   ]
-  names = [d if isinstance(d, tuple) else (d,) for d in dims]
-  if part.axis is not None:
-    if names[part.axis]:
-      raise NotImplementedError(
-        f'parameter {part.path!r}: a stack whose layer axis is sharded cannot '
-        'be cut into slices; leave the layers axis unsharded'
-      )
-    del names[part.axis]
-  return tuple(names)
+  return tuple(n if isinstance(n, tuple) else (n,) for n in names)
 
 
 def extent(
@@ -60,7 +52,7 @@ def extent(
 
   Args:
     mesh: the devices.
-    spec: of the tensor or slice.
+    spec: of the tensor.
     d: the dimension.
     local: length of the shard along it (count).
 
@@ -79,3 +71,30 @@ def copy_index(mesh: Mesh, spec: Spec) -> Array:
   return mesh_index.linear_index(
     mesh, tuple(a for a in mesh.axis_names if a not in used)
   )
+
+
+def replicated(mesh: Mesh, array: np.ndarray) -> jax.Array:
+  """Returns an array that every process has, on every device of a mesh.
+
+  Nothing is compiled or sent to another process.
+
+  Args:
+    mesh: the devices.
+    array: the same in every process.
+
+  Returns:
+    The array, replicated.
+  """
+  return jax.make_array_from_callback(
+    array.shape,
+    NamedSharding(mesh, PartitionSpec()),
+    lambda index: array[index],
+  )
+
+
+def beside(x: jax.Array, other: jax.Array) -> Any:
+  """Returns an array in the kind of memory that another one is in."""
+  kind = other.sharding.memory_kind
+  if kind is None or x.sharding.memory_kind == kind:
+    return x
+  return jax.device_put(x, x.sharding.with_memory_kind(kind))

@@ -1,6 +1,5 @@
 """From a delta checkpoint and its seed to the parameters to infer with."""
 
-import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -57,15 +56,10 @@ class InferenceKeeper:
       (p.values.dtype for p in delta if not isinstance(p.values, tuple)), None
     )
 
-    @functools.partial(
-      jax.jit, out_shardings={p: x.sharding for p, x in seed.items()}
+    params = unpacking.unpack(
+      self.silos, self.partitioning, delta, seed, dtype=dtype
     )
-    def merge(seed: Any, delta: Any) -> Any:
-      if dtype is not None:
-        seed = {p: x.astype(dtype) for p, x in seed.items()}
-      return unpacking.unpack(self.silos, self.partitioning, delta, seed)
-
     return state.replace(
-      params=state_dicts.with_leaves(state.params, merge(seed, delta)),
+      params=state_dicts.with_leaves(state.params, params),
       step=arrays['state/step'],
     )

@@ -43,7 +43,8 @@ class Selective(optimizers.OptimizerDef):
     silos: scheme or rules instead of the method's own.
     stacks: logical axes along which scanned layers are stacked.
     keep_first: keep the subset of the first step, so that later ones can be
-      compared with it; one bool a parameter.
+      compared with it; one bool a parameter. None for no, unless the run began
+      so: see `follow`.
     random_seed: of the subsets that some methods draw; None for 0. Our own
       runner draws the same ones from it.
 
@@ -62,7 +63,7 @@ class Selective(optimizers.OptimizerDef):
     budget: int | None = None,
     silos: SiloScheme | None = None,
     stacks: Sequence[str] = axes.STACKS,
-    keep_first: bool = False,
+    keep_first: bool | None = None,
     random_seed: int | None = None,
   ):
     if not isinstance(inner, optimizers.OptimizerDef):
@@ -85,7 +86,8 @@ class Selective(optimizers.OptimizerDef):
     self.method = method
     self.epsilon, self.budget, self.silo_scheme = epsilon, budget, silos
     self.random_seed = 0 if random_seed is None else random_seed
-    self.keep_first = keep_first and method.score is not None
+    self._follows = keep_first is None
+    self.keep_first = bool(keep_first) and method.score is not None
     self._stack_names = tuple(stacks)
     self._stack_axes: dict[str, int] = {}
     self._total_steps: int | None = None
@@ -105,6 +107,15 @@ class Selective(optimizers.OptimizerDef):
   def set_model_dir(self, model_dir: str) -> None:
     """Sets where the run keeps its checkpoints, for errors to name them."""
     self._model_dir = model_dir
+
+  def follow(self, keeps_first: bool) -> None:
+    """Takes over what a run that goes on did, where nobody said otherwise.
+
+    Args:
+      keeps_first: whether the run keeps the subset of its first step.
+    """
+    if self._follows:
+      self.keep_first = keeps_first and self.method.score is not None
 
   def plan(self, params: Any) -> plans.Plan:
     """Returns the plan for a model's parameters.

@@ -96,6 +96,7 @@ class TrainInitializer(utils.TrainStateInitializer):
     before_run.check_steps(total_steps, self._start)
     optimizer_def.set_total_steps(total_steps - self._start)
     optimizer_def.set_model_dir(model_dir)
+    optimizer_def.follow(before_run.keeps_first(model_dir))
     super().__init__(
       optimizer_def=optimizer_def,
       init_fn=init_fn,

@@ -1,24 +1,40 @@
 """The metric hook: what the subset does at every step, for TensorBoard.
 
+gradient_norm             ‖∇‖ of all gradients, before anything masks them
 subset/size               parameters in the subset (count)
-subset/fraction           of all parameters
 subset/churn              that entered it in this step (count)
-subset/overlap_first      fraction of the first step's subset that is in it
+subset/distance           ‖Θ − Θ⁰‖, how far the parameters are from the seed
+subset/overlap_first      fraction of the first step's subset that is in it;
+                          with TRACK_OVERLAP alone
+
+With SILO_METRICS these, too:
+
+subset/fraction           of all parameters
 subset/passes             over the scores, to find the thresholds (count)
 subset_threshold/SILO     scores above it were selected
 subset_share/MODULE       fraction of the subset that lies in the module
+
+T5X writes the mean over the steps since its last row, STATS_PERIOD of them.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array
 from t5x import metrics as t5x_metrics  # type: ignore
 from t5x import trainer  # type: ignore
 
+from dst_t5x.arrays import mesh_index
 from dst_t5x.arrays.paths import named_leaves
-from dst_t5x.core import counting, plans, selective, silos
+from dst_t5x.core import plans, selective, silos
+
+# How many sums of rows are added up at a time.
+_BLOCK = 256
 
 
 class SubsetMetrics(trainer.WeightMetricsComputer):
@@ -27,10 +43,13 @@ class SubsetMetrics(trainer.WeightMetricsComputer):
   Args:
     weights: whether to report T5X's own weight metrics, too, which read all
       weights several times.
+    by_silo: whether to report the metrics of every silo and module, and how
+      the thresholds were found. They are many, and each takes time to compile.
   """
 
-  def __init__(self, weights: bool = False):
+  def __init__(self, weights: bool = False, *, by_silo: bool = False):
     self._weights = weights
+    self._by_silo = by_silo
 
   def compute_metrics(
     self, gradients: Any, old_train_state: Any, new_train_state: Any
@@ -47,14 +66,20 @@ class SubsetMetrics(trainer.WeightMetricsComputer):
       return metrics
     plan = definition.plan(optimizer.target)
     states = optimizer.state.param_states
-    values = subset_values(plan, states['selective'].metrics)
-    values |= moves(
-      plan,
-      named_leaves(old_train_state.params),
-      named_leaves(optimizer.target),
-      definition.seed_on_device(states['selective'].seed),
-      states['first'] if definition.keep_first else None,
-    )
+    measured = states['selective'].metrics
+    values = {
+      'subset/size': jnp.sum(measured.subset_size.astype(jnp.float32)),
+      **moves(
+        plan,
+        named_leaves(gradients),
+        named_leaves(old_train_state.params),
+        named_leaves(optimizer.target),
+        definition.seed_on_device(states['selective'].seed),
+        states['first'] if definition.keep_first else None,
+      ),
+    }
+    if self._by_silo:
+      values |= silo_values(plan, measured)
     metrics.update(
       {
         name: t5x_metrics.AveragePerStep.from_model_output(value)
@@ -64,10 +89,10 @@ class SubsetMetrics(trainer.WeightMetricsComputer):
     return metrics
 
 
-def subset_values(
+def silo_values(
   plan: plans.Plan, measured: selective.SelectionMetrics
 ) -> dict[str, jax.Array]:
-  """Returns what the step itself says of its subset.
+  """Returns what the step says of every silo, and of its search.
 
   Args:
     plan: of the run.
@@ -79,7 +104,6 @@ def subset_values(
   sizes = measured.subset_size.astype(jnp.float32)
   size = jnp.sum(sizes)
   values = {
-    'subset/size': size,
     # A float: JAX takes a whole number for int32, and XL has more than 2³¹.
     'subset/fraction': size / float(plan.total),
     'subset/passes': measured.passes.astype(jnp.float32),
@@ -120,60 +144,143 @@ def modules(partition: silos.Silos) -> Mapping[str, list[int]]:
 
 def moves(
   plan: plans.Plan,
+  gradients: Mapping[str, jax.Array],
   old: Mapping[str, jax.Array],
   new: Mapping[str, jax.Array],
   seed: Mapping[str, jax.Array],
   first: Mapping[str, jax.Array] | None,
 ) -> dict[str, jax.Array]:
-  """Returns churn and overlap, from one pass over the parameters together.
+  """Returns norms, churn and overlap, from one pass over everything.
 
-  |S_t − S_{t−1}| and |S₁ ∩ S_t| / |S₁|, with S the parameters that differ from
-  the seed.
+  ‖∇‖, ‖Θ − Θ⁰‖, |S_t − S_{t−1}| and |S₁ ∩ S_t| / |S₁|, with S the parameters
+  that differ from the seed.
+
+  Every device sums up its own part, and one small all-reduce adds the sums. A
+  count is exact up to 2²⁴, and rounded to a float32 beyond.
 
   Args:
     plan: of the run.
+    gradients: by path.
     old: parameters before the step, by path.
     new: after it.
     seed: Θ⁰.
     first: bool, S₁; None if it is not kept.
 
   Returns:
-    float32[] by name: a count and a fraction.
+    float32[] by name.
 
   Source: DST, equation 9, for two steps of one run.
   """
-
-  # `subsets.entered` counts churn as well, for the runner without T5X: from the
-  # mask of the step, which nobody has after it, and as a whole number. Here it
-  # is counted from the parameters, as a float, in the pass that the overlap
-  # needs anyway; to use that function as well would be one more pass.
-  def code(
-    old: jax.Array, new: jax.Array, seed: jax.Array, *first: jax.Array
-  ) -> jax.Array:
-    # 1 for one that enters, 2 for S₁, 4 for S₁ and S_t, and their sums.
-    differs = new != seed
-    entered = (differs & (old == seed)).astype(jnp.float32)
-    if not first:
-      return entered
-    weight = jnp.where(differs, jnp.float32(4), jnp.float32(2))
-    return entered + jnp.where(first[0], weight, jnp.float32(0))
-
   operands = {
-    path: (old[path], new[path], seed[path])
+    path: (gradients[path], old[path], new[path], seed[path])
     + (() if first is None else (first[path],))
     for path in new
   }
-  bounds = jnp.arange(5, dtype=jnp.float32) + 0.5
-  counts = counting.count(
-    counting.ScoreTable(code, operands),
-    plan.silos,
-    jnp.broadcast_to(bounds, (len(plan.silos.names), bounds.size)),
-    partitioning=plan.partitioning,
-  )
-  # How many codes are at least 1, 2, … 5; exactly n is a difference of two.
-  least = jnp.sum(counts.astype(jnp.float32), axis=0)
-  # Codes are 0, 1, 2, 4 and 5: 3 would enter S_t without being in it.
-  values = {'subset/churn': least[0] - least[1] + least[4]}
+  placed = plan.partitioning
+  if placed is None:
+    totals = _totals([_row_sums(*each) for each in operands.values()])
+  else:
+
+    def local(operands: Mapping[str, tuple[Array, ...]]) -> Array:
+      sums = [
+        _row_sums(*_own_part(each, placed.specs[path], placed.mesh))
+        for path, each in operands.items()
+      ]
+      return jax.lax.psum(_totals(sums), placed.mesh.axis_names)
+
+    totals = jax.shard_map(
+      local,
+      mesh=placed.mesh,
+      in_specs=(
+        {
+          path: (placed.specs[path],) * len(operands[path]) for path in operands
+        },
+      ),
+      out_specs=PartitionSpec(),
+      check_vma=False,
+    )(operands)
+  values = {
+    'gradient_norm': jnp.sqrt(totals[0]),
+    'subset/distance': jnp.sqrt(totals[1]),
+    # `subsets.entered` counts churn as well, for the runner without T5X: from
+    # the mask of the step, which nobody has after it.
+    'subset/churn': totals[2],
+  }
   if first is not None:
-    values['subset/overlap_first'] = least[3] / jnp.maximum(least[1], 1.0)
+    values['subset/overlap_first'] = totals[4] / jnp.maximum(totals[3], 1.0)
   return values
+
+
+def _row_sums(
+  gradient: Array, old: Array, new: Array, seed: Array, *first: Array
+) -> tuple[Array, ...]:
+  """Returns sums along the last axis, all of them read in one loop."""
+  differs = new != seed
+  moved = new.astype(jnp.float32) - seed.astype(jnp.float32)
+  columns = (
+    jnp.square(gradient.astype(jnp.float32)),
+    jnp.square(moved),
+    differs & (old == seed),
+    *(column for kept in first for column in (kept, kept & differs)),
+  )
+  columns = tuple(
+    (x.astype(jnp.int32) if x.dtype == jnp.bool_ else x).reshape(
+      x.shape or (1,)
+    )
+    for x in columns
+  )
+  return tuple(
+    jax.lax.reduce(
+      columns,
+      tuple(np.zeros((), x.dtype) for x in columns),
+      lambda a, b: tuple(x + y for x, y in zip(a, b, strict=True)),
+      (columns[0].ndim - 1,),
+    )
+  )
+
+
+def _totals(row_sums: Sequence[tuple[Array, ...]]) -> Array:
+  """Returns float32 sums of the columns, over the rows of all tensors.
+
+  Rows, blocks of them and blocks are added up one after the other, so that a
+  sum of float32 is never of more than some thousand numbers, of which the last
+  would be lost, and none of int32 is of a whole tensor.
+  """
+  # Without barriers XLA joins the sums into one.
+  row_sums = jax.lax.optimization_barrier(list(row_sums))
+  blocks = []
+  for column in zip(*row_sums, strict=True):
+    rows = jnp.concatenate([x.reshape(-1) for x in column])
+    rows = jnp.pad(rows, (0, -rows.size % _BLOCK)).reshape(-1, _BLOCK)
+    blocks.append(jnp.sum(rows, axis=1, dtype=rows.dtype))
+  blocks = jax.lax.optimization_barrier(blocks)
+  return jnp.stack([jnp.sum(x.astype(jnp.float32)) for x in blocks])
+
+
+def _own_part(
+  shards: tuple[Array, ...], spec: PartitionSpec, mesh: Mesh
+) -> list[Array]:
+  """Returns the part of a tensor's shards that this device sums up.
+
+  Devices with the same shard split it along an axis that they divide; where
+  there is none, the first of them takes all of it, and the others zeros, which
+  are in no subset.
+  """
+  sharded = {
+    name
+    for names in spec
+    if names is not None
+    for name in (names if isinstance(names, tuple) else (names,))
+  }
+  copies = [name for name in mesh.axis_names if name not in sharded]
+  number = math.prod(mesh.shape[name] for name in copies)
+  if number == 1:
+    return list(shards)
+  index = mesh_index.linear_index(mesh, copies)
+  for d, length in enumerate(shards[0].shape):
+    if length and length % number == 0:
+      width = length // number
+      return [
+        jax.lax.dynamic_slice_in_dim(x, index * width, width, d) for x in shards
+      ]
+  return [jnp.where(index == 0, x, jnp.zeros_like(x)) for x in shards]

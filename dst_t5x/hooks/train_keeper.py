@@ -13,17 +13,17 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from flax.linen import partitioning as flax_partitioning
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import PartitionSpec
 
-from dst_t5x.arrays import flat_access, paths
+from dst_t5x.arrays import paths
 from dst_t5x.checkpoint import (
   delta_checkpoint,
   packing,
   saved_arrays,
+  shards,
   unpacking,
 )
 from dst_t5x.checkpoint import manifest as manifest_lib
@@ -84,8 +84,6 @@ class TrainKeeper:
     self._optimizer_def = optimizer_def
     self._saves_inner = manifest['inner_state'] == 'full'
     self._warned = False
-    replicated = NamedSharding(self.partitioning.mesh, PartitionSpec())
-    self._extract = jax.jit(self._extracted, out_shardings=replicated)
 
   def arrays(self, state: Any) -> dict[str, Any]:
     """Returns the checkpoint's arrays, or their shapes for a state of shapes.
@@ -108,8 +106,11 @@ class TrainKeeper:
       manifest: Any = manifest_lib.shape(self.manifest)
     else:
       save_checks.check_train_state(state)
-      packed = self._extract(target, kept.seed, kept.masks, first)
+      packed = self._extracted(target, kept.seed, kept.masks, first)
       self._check_budgets(packed)
+      # On the devices: a resume restores them so, and Orbax notes which it is.
+      replicated = functools.partial(shards.replicated, self.partitioning.mesh)
+      packed = jax.tree.map(replicated, packed)
       manifest = manifest_lib.to_bytes(self.manifest)
       self._warn_of_shortfall(kept)
       if not self._saves_inner:
@@ -202,19 +203,11 @@ class TrainKeeper:
 
   def _extracted(self, target: Any, seed: Any, masks: Any, first: Any) -> Any:
     """Returns the delta, the kept subset and that of the first step, packed."""
-    seed = self._optimizer_def.seed_on_device(seed)
-    changed = {
-      # The bits are compared: −0.0 is not 0.0, and a NaN equals itself.
-      path: flat_access.as_bits(x) != flat_access.as_bits(seed[path])
-      for path, x in target.items()
-    }
-    pack = functools.partial(
-      packing.pack, self.silos, self.budgets, self.partitioning
-    )
+    where = self.silos, self.budgets, self.partitioning
     return (
-      pack(changed, target),
-      pack(masks) if masks else (),
-      pack(first) if first else (),
+      packing.pack(*where, target, seed),
+      packing.pack_masks(*where, masks) if masks else (),
+      packing.pack_masks(*where, first) if first else (),
     )
 
   def _stowed(self, seed: dict[str, jax.Array]) -> dict[str, jax.Array]:
@@ -228,29 +221,13 @@ class TrainKeeper:
     }
 
   def _merge(self, seed: Any, delta: Any, held: Any, first: Any) -> Any:
-    """Returns parameters and masks, sharded as the seed is."""
-    shardings = {p: x.sharding for p, x in seed.items()}
-
-    @functools.partial(
-      jax.jit,
-      out_shardings=(
-        shardings,
-        shardings if held else (),
-        shardings if first else (),
-      ),
+    """Returns parameters and masks, partitioned as the seed is."""
+    where = self.silos, self.partitioning
+    return (
+      unpacking.unpack(*where, delta, seed),
+      unpacking.unpack_masks(*where, held, seed) if held else (),
+      unpacking.unpack_masks(*where, first, seed) if first else (),
     )
-    def merge(seed: Any, delta: Any, held: Any, first: Any) -> Any:
-      unpack = functools.partial(
-        unpacking.unpack, self.silos, self.partitioning
-      )
-      nowhere = {p: jnp.zeros(x.shape, jnp.bool_) for p, x in seed.items()}
-      return (
-        unpack(delta, seed),
-        unpack(held, nowhere) if held else (),
-        unpack(first, nowhere) if first else (),
-      )
-
-    return merge(seed, delta, held, first)
 
   def _packed(self, arrays: Mapping[str, Any], prefix: str = '') -> Any:
     return saved_arrays.from_arrays(self.silos, self.budgets, arrays, prefix)

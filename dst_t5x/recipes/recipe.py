@@ -82,7 +82,7 @@ def read(flags: GinFlags) -> Recipe:
     },
     num_partitions=_count(bound, 'NUM_PARTITIONS'),
     seed_memory_kind=_plain(bound, 'SEED_MEMORY_KIND', str, _NONE),
-    keep_first=_plain(bound, 'TRACK_OVERLAP', bool),
+    keep_first=bool(_plain(bound, 'TRACK_OVERLAP', bool, _NONE)),
     optimizer=_reference(bound, 'OPTIMIZER'),
     model_dir=macros.string('MODEL_DIR', bound),
   )

@@ -3,6 +3,7 @@
 The subset is drawn in NumPy, and NumPy says what must come out.
 """
 
+import logging
 import re
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from dst_t5x.checkpoint import packing, unpacking
+from dst_t5x.checkpoint import extraction, packing, unpacking
 from dst_t5x.core import silos
 from dst_t5x.core.budgets import allocate
 from dst_t5x.core.counting import Partitioning
@@ -43,6 +44,14 @@ MESHES = {
       'decoder/norm/scale': P('data'),
     },
   ),
+  'layers apart': (
+    (2, 3),
+    {
+      'encoder/layers/mlp/wi': P('data', 'model'),
+      'encoder/layers/mlp/wo': P(None, ('model',)),
+      'embedder/embedding': P('data'),
+    },
+  ),
 }
 
 
@@ -70,23 +79,12 @@ def drawn(seed, fraction, dtype=np.float32):
     for at in rng.permutation(len(places))[:k]:
       path, flat = places[at]
       masks[path].reshape(-1)[flat] = True
-  new = {
-    p: np.where(masks[p], rng.normal(size=SHAPES[p]).astype(dtype), x)
-    for p, x in old.items()
-  }
+  new = {path: np.where(masks[path], -x, x) for path, x in old.items()}
   return partition, budgets, old, new, masks
 
 
 def layer_of(x, part) -> Any:
   return np.take(x, part.layer, part.axis)
-
-
-def pack(partition, budgets, partitioning, masks, params=None):
-  """Compiled, which one call is quicker with, too."""
-  run = jax.jit(
-    lambda m, x: packing.pack(partition, budgets, partitioning, m, x)
-  )
-  return run(masks, params)
 
 
 def put(tree, partitioning):
@@ -102,22 +100,22 @@ def put(tree, partitioning):
 @pytest.mark.parametrize('fraction', [0.02, 0.3, 1.0])
 @pytest.mark.parametrize('mesh', MESHES)
 def test_round_trip(mesh, fraction, dtype):
-  partition, budgets, old, new, masks = drawn(0, fraction, dtype)
+  partition, budgets, old, new, _ = drawn(0, fraction, dtype)
   partitioning = partitioning_of(mesh)
 
-  packed = pack(
+  packed = packing.pack(
     partition,
     budgets,
     partitioning,
-    put(masks, partitioning),
     put(new, partitioning),
+    put(old, partitioning),
   )
   for k, silo in zip(budgets, packed, strict=True):
     assert silo.positions.shape == silo.values.shape == (k,)
     assert silo.counts.sum() == k
-  result = jax.jit(
-    lambda packed, base: unpacking.unpack(partition, partitioning, packed, base)
-  )(packed, put(old, partitioning))
+  result = unpacking.unpack(
+    partition, partitioning, packed, put(old, partitioning)
+  )
   for path, x in new.items():
     np.testing.assert_array_equal(np.asarray(result[path]), x, path)
     expected = NamedSharding(partitioning.mesh, partitioning.specs[path])
@@ -125,28 +123,33 @@ def test_round_trip(mesh, fraction, dtype):
 
 
 def test_same_arrays_on_every_mesh():
-  partition, budgets, _, new, masks = drawn(1, 0.1)
+  partition, budgets, old, new, _ = drawn(1, 0.1)
   found = []
   for mesh in MESHES:
     partitioning = partitioning_of(mesh)
-    packed = pack(
-      partition,
-      budgets,
-      partitioning,
-      put(masks, partitioning),
-      put(new, partitioning),
+    found.append(
+      packing.pack(
+        partition,
+        budgets,
+        partitioning,
+        put(new, partitioning),
+        put(old, partitioning),
+      )
     )
-    found.append(jax.tree.map(np.asarray, packed))
   for other in found[1:]:
     jax.tree.map(np.testing.assert_array_equal, found[0], other)
 
 
 def test_positions_are_flat_within_their_part():
-  partition, budgets, _, new, masks = drawn(2, 0.1)
+  partition, budgets, old, new, masks = drawn(2, 0.1)
   partitioning = partitioning_of('data and model')
-  packed = jax.jit(
-    lambda m, x: packing.pack(partition, budgets, partitioning, m, x)
-  )(put(masks, partitioning), put(new, partitioning))
+  packed = packing.pack(
+    partition,
+    budgets,
+    partitioning,
+    put(new, partitioning),
+    put(old, partitioning),
+  )
   for parts, silo in zip(packing.silo_parts(partition), packed, strict=True):
     start = 0
     for part, count in zip(parts, silo.counts, strict=True):
@@ -164,28 +167,55 @@ def test_positions_are_flat_within_their_part():
 def test_masks_alone():
   partition, budgets, old, _, masks = drawn(3, 0.2)
   partitioning = partitioning_of('model twice')
-  packed = pack(partition, budgets, partitioning, put(masks, partitioning))
-  none = put({p: np.zeros(x.shape, bool) for p, x in old.items()}, partitioning)
-  result = jax.jit(
-    lambda packed, base: unpacking.unpack(partition, partitioning, packed, base)
-  )(packed, none)
+  packed = packing.pack_masks(
+    partition, budgets, partitioning, put(masks, partitioning)
+  )
+  result = unpacking.unpack_masks(partition, partitioning, packed, old)
   for path, mask in masks.items():
     np.testing.assert_array_equal(np.asarray(result[path]), mask, path)
+    expected = NamedSharding(partitioning.mesh, partitioning.specs[path])
+    assert result[path].sharding.is_equivalent_to(expected, mask.ndim)
+
+
+def test_bits_are_compared():
+  partition = silos.assign({'w': (2, 3)})
+  partitioning = Partitioning(partitioning_of('one').mesh, {'w': P()})
+  old = np.float32([[0.0, np.nan, 1.0], [2.0, 3.0, 4.0]])
+  new = np.float32([[-0.0, np.nan, 1.0], [2.0, 3.0, np.nan]])
+  (silo,) = packing.pack(
+    partition, (3,), partitioning, {'w': jnp.array(new)}, {'w': jnp.array(old)}
+  )
+  assert silo.positions.tolist() == [0, 5, 0]
+  assert silo.counts.tolist() == [2]
+  assert silo.values[0] == 0 and np.signbit(silo.values[0])
+  assert np.isnan(silo.values[1])
 
 
 def test_more_than_the_budget_shows_in_the_counts():
-  partition, budgets, _, new, masks = drawn(4, 0.1)
+  partition, budgets, old, new, _ = drawn(4, 0.1)
   partitioning = partitioning_of('one')
-  masks['embedder/embedding'][:] = True
-  packed = pack(partition, budgets, partitioning, masks, new)
+  new['embedder/embedding'] = -old['embedder/embedding']
+  packed = packing.pack(
+    partition,
+    budgets,
+    partitioning,
+    put(new, partitioning),
+    put(old, partitioning),
+  )
   number = partition.names.index('embedder')
   assert packed[number].counts.sum() == 256 > budgets[number]
 
 
 def test_shapes_are_what_pack_returns():
-  partition, budgets, _, new, masks = drawn(5, 0.1)
+  partition, budgets, old, new, _ = drawn(5, 0.1)
   partitioning = partitioning_of('one')
-  packed = pack(partition, budgets, partitioning, masks, new)
+  packed = packing.pack(
+    partition,
+    budgets,
+    partitioning,
+    put(new, partitioning),
+    put(old, partitioning),
+  )
   dtypes = {path: x.dtype for path, x in new.items()}
   told = packing.shapes(partition, budgets, dtypes, values=True)
   assert jax.tree.map(lambda x: (x.shape, x.dtype), packed) == jax.tree.map(
@@ -193,22 +223,58 @@ def test_shapes_are_what_pack_returns():
   )
 
 
-def test_two_collectives_in_all():
-  partition, budgets, _, new, masks = drawn(6, 0.1)
+def collectives(program, *arguments):
+  text = program.lower(*arguments).compile().as_text()
+  return sorted(re.findall(r' (all-[a-z]+|collective-[a-z]+)\(', text))
+
+
+def test_few_collectives():
   partitioning = partitioning_of('data and model')
-  text = (
-    jax.jit(lambda m, x: packing.pack(partition, budgets, partitioning, m, x))
-    .lower(put(masks, partitioning), put(new, partitioning))
-    .compile()
-    .as_text()
+  path = 'encoder/layers/mlp/wi'
+  place = extraction.TensorPlace(
+    partitioning.mesh, partitioning.specs[path], STACKS[path]
   )
-  assert text is not None
-  found = re.findall(r' (all-reduce|all-gather|all-to-all)\(', text)
+  x = put({path: np.zeros(SHAPES[path], np.float32)}, partitioning)[path]
+  assert collectives(extraction._counter(place), x, x) == ['all-reduce']
+  found = collectives(extraction._finder(place, 16), np.int32(0), x, x)
   # On the CPU, positions and values are reduced one after the other.
-  assert sorted(found) in (
+  assert found in (
     ['all-gather', 'all-reduce'],
     ['all-gather', 'all-reduce', 'all-reduce'],
   )
+
+
+def test_more_layers_compile_nothing_more(caplog):
+  mesh = partitioning_of('data and model').mesh
+
+  def there_and_back(layers):
+    kinds = {'mlp/wi': (12, 16), 'mlp/wo': (16, 12), 'norm/scale': (12,)}
+    shapes = {
+      f'encoder/layers_{i}/{kind}': shape
+      for i in range(layers)
+      for kind, shape in kinds.items()
+    }
+    partition = silos.assign(shapes)
+    partitioning = Partitioning(
+      mesh,
+      {p: P(None, 'model') if 'wi' in p else P() for p in shapes},
+    )
+    old = {path: np.ones(shape, 'f4') for path, shape in shapes.items()}
+    old, new = put(old, partitioning), put(old, partitioning)
+    path = f'encoder/layers_{layers - 1}/mlp/wi'
+    new[path] = put({path: -np.ones((12, 16), 'f4')}, partitioning)[path]
+    budgets = tuple(partition.sizes)
+    with jax.log_compiles(), caplog.at_level(logging.WARNING):
+      caplog.clear()
+      packed = packing.pack(partition, budgets, partitioning, new, old)
+      result = unpacking.unpack(partition, partitioning, packed, old)
+      compiled = [r for r in caplog.messages if 'XLA compilation' in r]
+    np.testing.assert_array_equal(result[path], new[path])
+    return len(compiled)
+
+  # Counted in three tensors, found in one, put into three.
+  assert there_and_back(2) == 7
+  assert there_and_back(5) == 0
 
 
 def test_dtypes_within_a_silo_must_agree():

@@ -25,8 +25,7 @@ def test_counts_every_copy():
   assert found.total == TOTAL
   assert found.budget == round(0.01 * TOTAL)
   assert found.parameters == found.seed == found.gradients == 4 * TOTAL
-  # The first step's subset, a byte a parameter.
-  assert found.subset_state == TOTAL
+  assert found.subset_state == 0
   assert found.mesh == (4, 1)
   assert found.batch_per_device == 32
   assert found.fits
@@ -49,7 +48,7 @@ def test_partitions_split_what_t5x_splits():
 @pytest.mark.parametrize(
   ('method', 'seeds', 'subsets'),
   # Whole copies of the parameters, and bytes a parameter for kept subsets.
-  [('dst', 1, 1), ('id3', 1, 2), ('pafi', 1, 2), ('full', 0, 0)],
+  [('dst', 1, 0), ('id3', 1, 1), ('pafi', 1, 1), ('full', 0, 0)],
 )
 def test_methods_keep_what_they_need(method, seeds, subsets):
   found = plan(*TINY, f'--gin_file=methods/{method}.gin')
@@ -63,8 +62,8 @@ def test_seed_in_the_hosts_memory():
   assert 'on the host' in dict(plan_table.rows(found))['bytes of seed a device']
 
 
-def test_without_overlap_no_first_subset():
-  assert plan(*TINY, '--gin.TRACK_OVERLAP=False').subset_state == 0
+def test_overlap_keeps_the_first_subset():
+  assert plan(*TINY, '--gin.TRACK_OVERLAP=True').subset_state == TOTAL
 
 
 def test_unknown_optimizer_is_not_counted():

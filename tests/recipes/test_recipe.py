@@ -83,7 +83,7 @@ def test_as_gin_reads_it():
     assert found.epsilon == told('EPSILON')
     assert found.lengths == told('TASK_FEATURE_LENGTHS')
     assert found.num_partitions == told('NUM_PARTITIONS')
-    assert found.keep_first == told('TRACK_OVERLAP')
+    assert found.keep_first == bool(told('TRACK_OVERLAP'))
     assert found.network.dtype == told('DTYPE')
     assert found.network.mlp_dim == told('MLP_DIM')
 

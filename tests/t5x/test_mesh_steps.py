@@ -28,7 +28,7 @@ from dst_t5x.core import methods
 from dst_t5x.core.counting import Partitioning
 from dst_t5x.hooks import inner
 from dst_t5x.hooks import optimizer
-from dst_t5x.checkpoint import packing
+from dst_t5x.checkpoint import packing, unpacking
 from dst_t5x.hooks import partitioning
 from dst_t5x.arrays.paths import named_leaves
 
@@ -80,11 +80,12 @@ for number in range(1, 11):
   found[f'threshold_{number}'] = np.asarray(kept.metrics.threshold)
   found[f'carry_{number}'] = np.asarray(kept.carry)
 now, seed = named_leaves(state.target), kept.seed
-whole = NamedSharding(mesh, P())
-packed = jax.jit(
-  lambda a, b: packing.pack(
-    plan.silos, plan.budgets, partitioning, {p: a[p] != b[p] for p in a}, a),
-  out_shardings=whole)(now, seed)
+packed = packing.pack(plan.silos, plan.budgets, partitioning, now, seed)
+again = unpacking.unpack(plan.silos, partitioning, packed, seed)
+same = jax.jit(
+  lambda a, b: jnp.all(jnp.stack([jnp.all(a[p] == b[p]) for p in a])),
+  out_shardings=NamedSharding(mesh, P()))
+assert bool(same(again, now))
 for name, silo in zip(plan.silos.names, packed):
   for kind in ('positions', 'values', 'counts'):
     found[f'{name}_{kind}'.replace('/', '.')] = np.asarray(getattr(silo, kind))

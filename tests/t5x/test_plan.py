@@ -35,6 +35,7 @@ def test_counts_what_t5x_keeps(parts):
   arguments = [
     '--gin_file=models/byte_tiny.gin',
     '--gin.EPSILON=0.01',
+    '--gin.TRACK_OVERLAP=True',
     f'--gin.NUM_PARTITIONS={parts}',
   ]
   read = recipe.read(gin_flags.parse(arguments))
