@@ -1,7 +1,7 @@
 """What is checked before a run begins, and logged about it."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from absl import logging
@@ -10,7 +10,7 @@ from flax.core import freeze
 from flax.linen import partitioning as flax_partitioning
 
 from dst_t5x.arrays.source import Source
-from dst_t5x.checkpoint import delta_checkpoint
+from dst_t5x.checkpoint import delta_checkpoint, resume_checks
 from dst_t5x.checkpoint import manifest as manifest_lib
 from dst_t5x.core import plans
 from dst_t5x.hooks import axes, datasets
@@ -76,44 +76,69 @@ def checkpoint_to_infer_from(
   return delta_checkpoint.open_checkpoint(newest) if newest else None
 
 
-def check_model_dir(
-  model_dir: str,
-  manifest: Mapping[str, Any] | None,
-  *,
-  method: str,
-  shards: int | None,
-) -> None:
-  """Raises if MODEL_DIR holds a checkpoint that a run cannot go on from.
+class Newest(NamedTuple):
+  """The newest checkpoint in MODEL_DIR.
+
+  Attributes:
+    location: of the checkpoint.
+    delta: the opened checkpoint; None if it holds a whole model.
+  """
+
+  location: str
+  delta: delta_checkpoint.DeltaCheckpoint | None
+
+
+def newest_checkpoint(model_dir: str, *, shards: int | None) -> Newest | None:
+  """Returns the checkpoint in MODEL_DIR that a run goes on from.
 
   Args:
     model_dir: where the run keeps its checkpoints.
-    manifest: of the run; None if its method has no subset.
-    method: its name, for the error.
     shards: of the data (count); None if a resume does not restore where the
       input stands.
 
+  Returns:
+    The checkpoint; None if there is none.
+
   Raises:
-    ManifestError: if another run wrote the newest checkpoint.
-    ValueError: if it was written with other data shards.
+    ValueError: if it was written with other data shards, or does not say where
+      the input stands.
   """
-  newest = delta_checkpoint.latest(model_dir) if model_dir else None
+  location = delta_checkpoint.latest(model_dir)
+  if location is None:
+    return None
+  if shards is not None:
+    datasets.check_shards(location, shards)
+  return Newest(location, delta_checkpoint.open_checkpoint(location))
+
+
+def check_newest(
+  newest: Newest | None, manifest: Mapping[str, Any] | None, *, method: str
+) -> None:
+  """Raises if the checkpoint in MODEL_DIR is not one of this run.
+
+  Args:
+    newest: the checkpoint; None if MODEL_DIR holds none.
+    manifest: of the run; None if its method has no subset.
+    method: its name, for the error.
+
+  Raises:
+    ManifestError: if another run wrote it.
+  """
   if newest is None:
     return
-  saved = delta_checkpoint.open_checkpoint(newest)
-  if shards is not None:
-    datasets.check_shards(newest, shards)
+  location, saved = newest
   if manifest is None and saved is not None:
     raise manifest_lib.ManifestError(
-      f'{newest} holds a delta of method {saved.manifest["method"]["name"]!r}, '
-      f'and METHOD here is {method!r}; start with an empty MODEL_DIR'
+      f'{location} holds a delta of METHOD {saved.manifest["method"]["name"]!r},'
+      f' and METHOD here is {method!r}; start with an empty MODEL_DIR'
     )
   if manifest is not None and saved is None:
     raise manifest_lib.ManifestError(
-      f'{newest} is no delta checkpoint: a run without a subset method '
+      f'{location} is no delta checkpoint: a run without a subset method '
       'wrote it; start with an empty MODEL_DIR'
     )
   if manifest is not None and saved is not None:
-    manifest_lib.check_same(manifest, saved.manifest, newest)
+    resume_checks.check_same(manifest, saved.manifest, location)
 
 
 def seed_of(
@@ -137,7 +162,9 @@ def seed_of(
     source = sharded.open_source(seed_path, macro='INITIAL_CHECKPOINT_PATH')
   else:
     source = sharded.open_source(
-      recorded['location'], macro=f'the seed that {checkpoint.location} names'
+      recorded['location'],
+      macro=f'the seed that {checkpoint.location} names '
+      '(if it was moved, INITIAL_CHECKPOINT_PATH says where it is)',
     )
   fingerprint = sharded.fingerprint(source)
   if fingerprint != recorded['fingerprint']:

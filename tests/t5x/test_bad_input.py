@@ -86,15 +86,15 @@ def copied(begun, tmp_path):
     ),
     (
       {'SILOS': 'none'},
-      ("silos: 'module_and_layer' there, 'none' here",),
+      ("SILOS: 'module_and_layer' there, 'none' here",),
     ),
     (
       {'method': 'methods/id3.gin'},
-      ("the method's name: 'dst' there, 'id3' here",),
+      ("METHOD's name: 'dst' there, 'id3' here",),
     ),
     (
       {'method': 'methods/full.gin', 'EPSILON': None},
-      ("holds a delta of method 'dst'", "'full'", 'empty MODEL_DIR'),
+      ("holds a delta of METHOD 'dst'", "'full'", 'empty MODEL_DIR'),
     ),
   ],
   ids=['epsilon', 'silos', 'method', 'full'],
@@ -118,7 +118,7 @@ def test_a_default_rate_that_has_changed_is_noticed(
   monkeypatch.setattr(rates, 'RATE_AT_ONE_PERCENT', 0.01)
   refuses(
     tune(copied, LEARNING_RATE=None),
-    f'the learning rate: {recorded} there, 0.01 here',
+    f'LEARNING_RATE: {recorded} there, 0.01 here',
     'give LEARNING_RATE',
   )
 
@@ -131,7 +131,7 @@ def test_main_ends_before_training(tune, copied, tmp_path):
 def test_model_dir_of_another_seed(tune, copied, refuses, tmp_path):
   other = _other_seed(tmp_path)
   line = tune(copied, INITIAL_CHECKPOINT_PATH=other, TRAIN_STEPS=1010)
-  refuses(line, 'the seed:', 'sha256:', other)
+  refuses(line, 'INITIAL_CHECKPOINT_PATH (the seed):', 'sha256:', other)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_model_dir_of_another_seed(tune, copied, refuses, tmp_path):
       ('no default learning rate', 'Optax', 'LEARNING_RATE'),
     ),
     ({'TRAIN_STEPS': 500}, ('TRAIN_STEPS=500', 'step 1000')),
-    ({'INNER_STATE': 'some'}, ("inner_state='some'", "'full'")),
+    ({'INNER_STATE': 'some'}, ("INNER_STATE='some'", "'full'")),
     ({'VOCAB_SIZE': 200}, ('259 tokens', 'VOCAB_SIZE', '200')),
     ({'EMB_DIM': 32}, ('does not fit the network', 'has shape')),
     (
