@@ -18,6 +18,7 @@ _SETTINGS = (
   ('inner_state', 'INNER_STATE'),
   ('keep_first', 'TRACK_OVERLAP'),
 )
+_INNER = 'state/inner'
 
 
 def check_same(
@@ -74,11 +75,7 @@ def check_inner_state(
     ManifestError: naming some of the paths that differ.
   """
   own, other = (
-    {
-      p: tuple(x.shape)
-      for p, x in arrays.items()
-      if p.startswith('state/inner')
-    }
+    {p: tuple(x.shape) for p, x in arrays.items() if p.startswith(_INNER)}
     for arrays in (expected, saved)
   )
   problems = [

@@ -1,8 +1,10 @@
 """What is checked before a run begins, and logged about it."""
 
+import copy
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import gin
 import jax
 from absl import logging
 from etils import epath
@@ -13,6 +15,7 @@ from dst_t5x.arrays.source import Source
 from dst_t5x.checkpoint import delta_checkpoint, resume_checks
 from dst_t5x.checkpoint import manifest as manifest_lib
 from dst_t5x.core import plans
+from dst_t5x.core.methods import Method
 from dst_t5x.hooks import axes, datasets
 from dst_t5x.hooks.optimizer import Selective
 from dst_t5x.seeds import sharded
@@ -47,7 +50,7 @@ def check_optimizer(optimizer_def: Any) -> None:
     raise ValueError(
       f'the optimizer is {type(optimizer_def).__name__}; TrainInitializer '
       'needs dst_t5x.hooks.optimizer.Selective around it, as '
-      'runs/finetune_t5x.gin binds it'
+      'runs/finetune_t5x.gin and hosts/on_top_t5x.gin bind it'
     )
 
 
@@ -59,6 +62,40 @@ def check_steps(total_steps: int, first: int) -> None:
       f'at step {first}: give more than {first}, or leave TRAIN_STEPS alone '
       'and set FINETUNE_STEPS'
     )
+
+
+def check_restore(seed: str, method: Method) -> None:
+  """Raises if gin binds what T5X is to restore in a new MODEL_DIR to a seed.
+
+  T5X would restore it as a checkpoint of the run, which holds other arrays.
+
+  Args:
+    seed: where the seed lies.
+    method: of the run; one without a subset restores whole checkpoints.
+
+  Raises:
+    ValueError: naming the binding and the line that mends it.
+  """
+  try:
+    bound = gin.query_parameter('t5x.utils.CheckpointConfig.restore')
+  except ValueError:  # Nobody binds it, and T5X's default is None.
+    return
+  # A copy of what gin binds is its value: gin replaces references by what they
+  # return.
+  path = getattr(copy.deepcopy(bound), 'path', None)
+  if not isinstance(path, str) or not path:
+    return
+  newest = delta_checkpoint.latest(path) or path
+  if sharded.absolute(newest) != seed and (
+    method.score is None or delta_checkpoint.open_checkpoint(newest) is not None
+  ):
+    return
+  raise ValueError(
+    f'T5X is told to restore {path}, which is no checkpoint of a run like '
+    'this: bind utils.CheckpointConfig.restore = None after your other files. '
+    'TrainInitializer reads the seed from INITIAL_CHECKPOINT_PATH, and T5X '
+    'still resumes from MODEL_DIR'
+  )
 
 
 def checkpoint_to_infer_from(
@@ -129,8 +166,9 @@ def check_newest(
   location, saved = newest
   if manifest is None and saved is not None:
     raise manifest_lib.ManifestError(
-      f'{location} holds a delta of METHOD {saved.manifest["method"]["name"]!r},'
-      f' and METHOD here is {method!r}; start with an empty MODEL_DIR'
+      f'{location} holds a delta of METHOD '
+      f'{saved.manifest["method"]["name"]!r}, and METHOD here is {method!r}; '
+      'start with an empty MODEL_DIR'
     )
   if manifest is not None and saved is None:
     raise manifest_lib.ManifestError(

@@ -140,7 +140,7 @@ def recorded(optimizer: Any) -> dict[str, Any]:
 
 
 def _bound(function: Any) -> dict[str, Any]:
-  """Returns what gin binds to a function; nothing where gin does not know it."""
+  """Returns what gin binds to a function, if gin knows it."""
   try:
     return _plain(gin.get_bindings(function, resolve_references=False))
   except ValueError:

@@ -4,10 +4,10 @@ T5X describes the state that its checkpoint manager saves. Here that is a delta,
 so once the manager has it and the run has its parameters, the initializer shows
 T5X the state of this module instead, which lists
 
-  the model's own parameters     shapes, logical axes, partition specs
-  param_states/                  of the inner optimizer, as T5X names them
-  subset/SILO                    k of a silo, its size, and bytes in a checkpoint
-  subset_of_all_silos            the same of all of them together
+  the model's own parameters   shapes, logical axes, partition specs
+  param_states/                of the inner optimizer, as T5X names them
+  subset/SILO                  k of a silo, its size, its bytes in a checkpoint
+  subset_of_all_silos          the same of all of them together
 """
 
 import dataclasses

@@ -63,6 +63,7 @@ class TrainInitializer(utils.TrainStateInitializer):
     restore_dataset: whether a resume also restores where the input stands.
     base_rate: of the trainer's schedule, to be logged and recorded; None if
       nobody knows it.
+    best_metric: by which T5X keeps the best checkpoints; None if it does not.
 
   Raises:
     ManifestError: if `model_dir` holds another run's checkpoints.
@@ -85,6 +86,7 @@ class TrainInitializer(utils.TrainStateInitializer):
     inner_state: str = 'full',
     restore_dataset: bool = True,
     base_rate: BaseRate | None = None,
+    best_metric: str | None = None,
   ):
     if inner_state not in _INNER_STATES:
       raise ValueError(
@@ -101,10 +103,11 @@ class TrainInitializer(utils.TrainStateInitializer):
     self._source = sharded.open_source(
       seed_path, macro='INITIAL_CHECKPOINT_PATH'
     )
+    before_run.check_restore(self._source.location, optimizer_def.method)
     self._start = self._source.step or 0
     before_run.check_steps(total_steps, self._start)
     optimizer_def.set_total_steps(total_steps - self._start)
-    optimizer_def.set_model_dir(model_dir)
+    optimizer_def.set_model_dir(model_dir, best_metric)
     super().__init__(
       optimizer_def=optimizer_def,
       init_fn=init_fn,
