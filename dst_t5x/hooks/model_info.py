@@ -56,7 +56,7 @@ class DescribedTrainState(train_state_lib.FlaxOptimTrainState):
           'param_states': traverse_util.unflatten_dict(
             state_dicts.flat(train_keeper.train_axes(self).inner), sep='/'
           ),
-          'step': PartitionSpec(),
+          'step': None,
           'subset': dict.fromkeys(described['subset'], PartitionSpec()),
           'subset_of_all_silos': PartitionSpec(),
         },
