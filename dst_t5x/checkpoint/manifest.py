@@ -1,8 +1,8 @@
-"""What a delta checkpoint says about itself, and whether a run may go on.
+"""What a delta checkpoint says about itself.
 
 T5X's checkpoint manager writes arrays and nothing else, so this is JSON in an
-array of bytes. It is fixed when a run begins; a run that resumes makes its own
-and compares.
+array of bytes. It is fixed when a run begins; a run that resumes makes its own,
+and `resume_checks` compares the two.
 """
 
 import importlib.metadata
@@ -15,7 +15,7 @@ import numpy as np
 
 from dst_t5x.arrays.paths import named_leaves
 from dst_t5x.checkpoint import packing
-from dst_t5x.core import methods, plans
+from dst_t5x.core import plans
 from dst_t5x.core.methods import SiloScheme
 from dst_t5x.core.silos import Placement, Silos
 
@@ -38,6 +38,7 @@ def make(
   seed: Mapping[str, Any],
   learning_rate: float | None = None,
   rate_by_default: bool = False,
+  optimizer: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
   """Returns the manifest of a run.
 
@@ -51,6 +52,8 @@ def make(
     seed: its location, layout, fingerprint and step.
     learning_rate: its base, before any schedule; None if nobody knows it.
     rate_by_default: whether the rule of `core.rates` chose it.
+    optimizer: name and settings of the inner optimizer, of JSON types; None if
+      nobody knows them.
 
   Returns:
     A dict of JSON types. Under 'silos' are name, budget and parts of every
@@ -79,6 +82,7 @@ def make(
     'seed': dict(seed),
     'learning_rate': learning_rate,
     'rate_by_default': rate_by_default,
+    'optimizer': None if optimizer is None else dict(optimizer),
     'parameters': {
       path: [np.dtype(leaf.dtype).name, list(leaf.shape)]
       for path, leaf in named_leaves(params).items()
@@ -173,96 +177,6 @@ def silos_of(manifest: Mapping[str, Any]) -> tuple[Silos, tuple[int, ...]]:
     ),
     tuple(k for _, k, _ in manifest['silos']),
   )
-
-
-def check_same(
-  run: Mapping[str, Any], saved: Mapping[str, Any], origin: str
-) -> None:
-  """Raises if a run may not resume from a checkpoint.
-
-  Args:
-    run: the run's manifest.
-    saved: the checkpoint's.
-    origin: the checkpoint, for the error.
-
-  Raises:
-    ManifestError: naming what differs and both values.
-  """
-  problems = [
-    f'{name}: {saved.get(key)!r} there, {run[key]!r} here'
-    for key, name in (
-      ('epsilon', 'EPSILON'),
-      ('budget', 'budget (count)'),
-      ('silo_rule', 'silos'),
-      ('inner_state', 'inner_state'),
-      ('keep_first', 'keep_first'),
-    )
-    if saved.get(key) != run[key]
-  ]
-  saved_method = methods.under_its_present_name(saved['method'])
-  for key, value in run['method'].items():
-    other = saved_method.get(key)
-    if other != value:
-      problems.append(f"the method's {key}: {other!r} there, {value!r} here")
-  if saved['seed'].get('fingerprint') != run['seed']['fingerprint']:
-    problems.append(f'the seed: {_seed(saved)} there, {_seed(run)} here')
-  problems += _rate_differences(run, saved)
-  if not problems:
-    problems += _tree_differences(run, saved)
-  if problems:
-    raise ManifestError(
-      f'{origin} belongs to another run; it differs in\n  '
-      + '\n  '.join(problems)
-      + '\nResume with the same settings, or start with an empty MODEL_DIR'
-    )
-
-
-def _rate_differences(
-  run: Mapping[str, Any], saved: Mapping[str, Any]
-) -> list[str]:
-  """Returns how a rate that nobody gave differs from what the run had.
-
-  A user may resume at another rate; a new release must not do it unasked.
-  """
-  before, now = saved.get('learning_rate'), run['learning_rate']
-  if not run['rate_by_default'] or before == now:
-    return []
-  before = 'not recorded' if before is None else before
-  return [
-    f'the learning rate: {before} there, {now} here, the '
-    "default of this release; give LEARNING_RATE, for example the run's old "
-    'rate'
-  ]
-
-
-def _tree_differences(
-  run: Mapping[str, Any], saved: Mapping[str, Any]
-) -> list[str]:
-  """Returns how parameters and silos differ, at most eight of them."""
-  own, other = run['parameters'], saved['parameters']
-  problems = [
-    f'parameter {path!r}: {other.get(path, "absent")} there, '
-    f'{own.get(path, "absent")} here'
-    for path in sorted(set(own) | set(other))
-    if own.get(path) != other.get(path)
-  ]
-  if problems or run['silos'] == saved['silos']:
-    return problems[:8]
-  now, before = [[name for name, _, _ in m['silos']] for m in (run, saved)]
-  if now == before:
-    return ['the budgets or the parts of the silos']
-  return [
-    f'the silos: {len(before)} there and {len(now)} here, for example '
-    + ' and '.join(
-      next((repr(name) for name in a if name not in b), 'no other name')
-      for a, b in ((before, now), (now, before))
-    )
-  ]
-
-
-def _seed(manifest: Mapping[str, Any]) -> str:
-  seed = manifest['seed']
-  return f'{seed.get("location")} ({str(seed.get("fingerprint"))[:19]}…)'
 
 
 def _described(score: Any) -> Any:

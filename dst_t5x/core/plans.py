@@ -10,12 +10,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from dst_t5x.arrays.counts import is_count
 from dst_t5x.arrays.paths import named_leaves
 from dst_t5x.core import silos as silos_lib
 from dst_t5x.core.budgets import allocate
 from dst_t5x.core.counting import Partitioning
 from dst_t5x.core.methods import Method, SiloScheme
 from dst_t5x.core.silos import SiloError, Silos
+
+# Parameters of a model that no budget is too large for (count).
+_LARGER_THAN_MODELS = 2**53
 
 
 class Plan(NamedTuple):
@@ -139,6 +143,51 @@ def counts(
   return sum(budgets), sum(silos.sizes)
 
 
+def check_budget(
+  method: Method, *, epsilon: float | None = None, budget: int | None = None
+) -> None:
+  """Raises if no model could have such a budget.
+
+  What depends on the model is checked when the plan is made.
+
+  Args:
+    method: see `core.methods`.
+    epsilon: fraction of all parameters in (0, 1].
+    budget: number of parameters (count), instead of `epsilon`.
+
+  Raises:
+    SiloError: if they are wrong; neither of them is not, here.
+
+  Example:
+    >>> check_budget(methods.dst(), epsilon=0.1)
+  """
+  if epsilon is None and budget is None:
+    return
+  _check_takes_budget(method, epsilon, budget)
+  if is_count(budget) and budget < 1:
+    raise SiloError(f'budget={budget} must be at least 1')
+  allocate((_LARGER_THAN_MODELS,), epsilon=epsilon, budget=budget)
+
+
+def _check_takes_budget(
+  method: Method, epsilon: float | None, budget: int | None
+) -> None:
+  """Raises if a budget is given to a method that does not take one."""
+  if epsilon is None and budget is None:
+    return
+  if method.score is None:
+    raise SiloError(
+      f'method {method.name!r} changes every parameter; it takes neither '
+      f'EPSILON nor BUDGET (epsilon={epsilon!r}, budget={budget!r})'
+    )
+  if method.pattern is not None:
+    raise SiloError(
+      f'the budget of method {method.name!r} is every parameter that its '
+      f'pattern matches; it takes neither EPSILON nor BUDGET '
+      f'(epsilon={epsilon!r}, budget={budget!r})'
+    )
+
+
 def _budgets(
   method: Method,
   shapes: Mapping[str, tuple[int, ...]],
@@ -147,20 +196,10 @@ def _budgets(
   budget: int | None,
 ) -> tuple[frozenset[str] | None, tuple[int, ...]]:
   """Returns the eligible paths, None for all, and k of every silo."""
+  _check_takes_budget(method, epsilon, budget)
   if method.score is None:
-    if epsilon is not None or budget is not None:
-      raise SiloError(
-        f'method {method.name!r} changes every parameter; it takes neither '
-        f'EPSILON nor BUDGET (epsilon={epsilon!r}, budget={budget!r})'
-      )
     return None, silos.sizes
   if method.pattern is not None:
-    if epsilon is not None or budget is not None:
-      raise SiloError(
-        f'the budget of method {method.name!r} is every parameter that its '
-        f'pattern matches; it takes neither EPSILON nor BUDGET '
-        f'(epsilon={epsilon!r}, budget={budget!r})'
-      )
     return _matching(method.pattern, shapes, silos)
   return None, allocate(silos.sizes, epsilon=epsilon, budget=budget)
 

@@ -10,6 +10,10 @@
 | `SaveCheckpointConfig.checkpointer_cls` | `best.checkpointer`             |
 | `Trainer.weight_metrics_computer`       | `subset_metrics.SubsetMetrics`  |
 
-gin/hosts/t5x.gin and gin/runs/ bind all of them. Nothing of T5X is patched, and
-its mains (`t5x.train`, `t5x.eval`, `t5x.infer`) run as they are.
+gin/runs/finetune_t5x.gin, eval_t5x.gin and infer_t5x.gin bind them; on top of
+your own T5X config, gin/hosts/on_top_t5x.gin does. Nothing of T5X is patched,
+and its mains (`t5x.train`, `t5x.eval`, `t5x.infer`) run as they are.
+
+`before_run` and `dst_t5x.checkpoint.resume_checks` check what a run begins
+with, `save_checks` what it saves; `model_info` is what T5X says of the model.
 """

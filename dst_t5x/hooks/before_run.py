@@ -1,8 +1,10 @@
 """What is checked before a run begins, and logged about it."""
 
+import copy
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
+import gin
 import jax
 from absl import logging
 from etils import epath
@@ -10,9 +12,10 @@ from flax.core import freeze
 from flax.linen import partitioning as flax_partitioning
 
 from dst_t5x.arrays.source import Source
-from dst_t5x.checkpoint import delta_checkpoint
+from dst_t5x.checkpoint import delta_checkpoint, resume_checks
 from dst_t5x.checkpoint import manifest as manifest_lib
 from dst_t5x.core import plans
+from dst_t5x.core.methods import Method
 from dst_t5x.hooks import axes, datasets
 from dst_t5x.hooks.optimizer import Selective
 from dst_t5x.seeds import sharded
@@ -47,7 +50,7 @@ def check_optimizer(optimizer_def: Any) -> None:
     raise ValueError(
       f'the optimizer is {type(optimizer_def).__name__}; TrainInitializer '
       'needs dst_t5x.hooks.optimizer.Selective around it, as '
-      'runs/finetune_t5x.gin binds it'
+      'runs/finetune_t5x.gin and hosts/on_top_t5x.gin bind it'
     )
 
 
@@ -59,6 +62,40 @@ def check_steps(total_steps: int, first: int) -> None:
       f'at step {first}: give more than {first}, or leave TRAIN_STEPS alone '
       'and set FINETUNE_STEPS'
     )
+
+
+def check_restore(seed: str, method: Method) -> None:
+  """Raises if gin binds what T5X is to restore in a new MODEL_DIR to a seed.
+
+  T5X would restore it as a checkpoint of the run, which holds other arrays.
+
+  Args:
+    seed: where the seed lies.
+    method: of the run; one without a subset restores whole checkpoints.
+
+  Raises:
+    ValueError: naming the binding and the line that mends it.
+  """
+  try:
+    bound = gin.query_parameter('t5x.utils.CheckpointConfig.restore')
+  except ValueError:  # Nobody binds it, and T5X's default is None.
+    return
+  # A copy of what gin binds is its value: gin replaces references by what they
+  # return.
+  path = getattr(copy.deepcopy(bound), 'path', None)
+  if not isinstance(path, str) or not path:
+    return
+  newest = delta_checkpoint.latest(path) or path
+  if sharded.absolute(newest) != seed and (
+    method.score is None or delta_checkpoint.open_checkpoint(newest) is not None
+  ):
+    return
+  raise ValueError(
+    f'T5X is told to restore {path}, which is no checkpoint of a run like '
+    'this: bind utils.CheckpointConfig.restore = None after your other files. '
+    'TrainInitializer reads the seed from INITIAL_CHECKPOINT_PATH, and T5X '
+    'still resumes from MODEL_DIR'
+  )
 
 
 def checkpoint_to_infer_from(
@@ -90,44 +127,70 @@ def keeps_first(model_dir: str) -> bool:
   return saved is not None and bool(saved.manifest.get('keep_first'))
 
 
-def check_model_dir(
-  model_dir: str,
-  manifest: Mapping[str, Any] | None,
-  *,
-  method: str,
-  shards: int | None,
-) -> None:
-  """Raises if MODEL_DIR holds a checkpoint that a run cannot go on from.
+class Newest(NamedTuple):
+  """The newest checkpoint in MODEL_DIR.
+
+  Attributes:
+    location: of the checkpoint.
+    delta: the opened checkpoint; None if it holds a whole model.
+  """
+
+  location: str
+  delta: delta_checkpoint.DeltaCheckpoint | None
+
+
+def newest_checkpoint(model_dir: str, *, shards: int | None) -> Newest | None:
+  """Returns the checkpoint in MODEL_DIR that a run goes on from.
 
   Args:
     model_dir: where the run keeps its checkpoints.
-    manifest: of the run; None if its method has no subset.
-    method: its name, for the error.
     shards: of the data (count); None if a resume does not restore where the
       input stands.
 
+  Returns:
+    The checkpoint; None if there is none.
+
   Raises:
-    ManifestError: if another run wrote the newest checkpoint.
-    ValueError: if it was written with other data shards.
+    ValueError: if it was written with other data shards, or does not say where
+      the input stands.
   """
-  newest = delta_checkpoint.latest(model_dir) if model_dir else None
+  location = delta_checkpoint.latest(model_dir)
+  if location is None:
+    return None
+  if shards is not None:
+    datasets.check_shards(location, shards)
+  return Newest(location, delta_checkpoint.open_checkpoint(location))
+
+
+def check_newest(
+  newest: Newest | None, manifest: Mapping[str, Any] | None, *, method: str
+) -> None:
+  """Raises if the checkpoint in MODEL_DIR is not one of this run.
+
+  Args:
+    newest: the checkpoint; None if MODEL_DIR holds none.
+    manifest: of the run; None if its method has no subset.
+    method: its name, for the error.
+
+  Raises:
+    ManifestError: if another run wrote it.
+  """
   if newest is None:
     return
-  saved = delta_checkpoint.open_checkpoint(newest)
-  if shards is not None:
-    datasets.check_shards(newest, shards)
+  location, saved = newest
   if manifest is None and saved is not None:
     raise manifest_lib.ManifestError(
-      f'{newest} holds a delta of method {saved.manifest["method"]["name"]!r}, '
-      f'and METHOD here is {method!r}; start with an empty MODEL_DIR'
+      f'{location} holds a delta of METHOD '
+      f'{saved.manifest["method"]["name"]!r}, and METHOD here is {method!r}; '
+      'start with an empty MODEL_DIR'
     )
   if manifest is not None and saved is None:
     raise manifest_lib.ManifestError(
-      f'{newest} is no delta checkpoint: a run without a subset method '
+      f'{location} is no delta checkpoint: a run without a subset method '
       'wrote it; start with an empty MODEL_DIR'
     )
   if manifest is not None and saved is not None:
-    manifest_lib.check_same(manifest, saved.manifest, newest)
+    resume_checks.check_same(manifest, saved.manifest, location)
 
 
 def seed_of(
@@ -151,7 +214,9 @@ def seed_of(
     source = sharded.open_source(seed_path, macro='INITIAL_CHECKPOINT_PATH')
   else:
     source = sharded.open_source(
-      recorded['location'], macro=f'the seed that {checkpoint.location} names'
+      recorded['location'],
+      macro=f'the seed that {checkpoint.location} names '
+      '(if it was moved, INITIAL_CHECKPOINT_PATH says where it is)',
     )
   fingerprint = sharded.fingerprint(source)
   if fingerprint != recorded['fingerprint']:

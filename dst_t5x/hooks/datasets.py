@@ -62,7 +62,7 @@ def step_of(filename: str) -> int | None:
 
 
 def check_shards(checkpoint: str, shards: int) -> None:
-  """Raises if a checkpoint says where the input stood for other shards.
+  """Raises unless a checkpoint says where the input stood for these shards.
 
   T5X keeps one file for every process that reads data, and would look for one
   that is not there.
@@ -82,12 +82,19 @@ def check_shards(checkpoint: str, shards: int) -> None:
     for name in _names(epath.Path(checkpoint) / 'dataset')
     for number in _SHARDS.findall(name)
   }
+  if not saved and (epath.Path(checkpoint) / 'state').is_dir():
+    raise ValueError(
+      f'{checkpoint} does not say where the input stood, and SAVE_DATASET=True '
+      'asks to restore it: the run that wrote it had SAVE_DATASET=False. '
+      'Resume with SAVE_DATASET=False; the data then starts from its beginning '
+      'while parameters, optimizer and counters go on'
+    )
   if saved and saved != {shards}:
     raise ValueError(
       f'{checkpoint} says where the input stood for '
       f'{", ".join(map(str, sorted(saved)))} data shard(s), and this run has '
       f'{shards}. Resume on as many processes as wrote it; or bind '
-      'SAVE_DATASET = False, and the data starts from its beginning while '
+      'SAVE_DATASET=False, and the data starts from its beginning while '
       'parameters, optimizer and counters go on'
     )
 

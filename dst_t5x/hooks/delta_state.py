@@ -19,8 +19,9 @@ def with_keeper(kind: Any, state: Any, keeper: Any) -> Any:
   """Returns one of T5X's states as one that is saved as a delta.
 
   Args:
-    kind: `DeltaTrainState` or `DeltaInferenceState`.
-    state: T5X's, of arrays, shapes or axes.
+    kind: `DeltaTrainState` or `DeltaInferenceState`; or
+      `model_info.DescribedTrainState`.
+    state: T5X's, of arrays, shapes or axes; or of one of these kinds.
     keeper: for states of this kind.
 
   Returns:

@@ -7,8 +7,14 @@ import jax
 from jax.sharding import PartitionSpec
 
 from dst_t5x.arrays import paths
+from dst_t5x.checkpoint import (
+  delta_checkpoint,
+  packing,
+  resume_checks,
+  saved_arrays,
+  unpacking,
+)
 from dst_t5x.checkpoint import manifest as manifest_lib
-from dst_t5x.checkpoint import packing, saved_arrays, unpacking
 from dst_t5x.core.counting import Partitioning
 from dst_t5x.hooks import state_dicts
 from dst_t5x.seeds.sharded import LoadSeed
@@ -31,6 +37,7 @@ class InferenceKeeper:
   ):
     self.partitioning = partitioning
     self.load_seed = load_seed
+    self.manifest = manifest
     self.silos, self.budgets = manifest_lib.silos_of(manifest)
 
   def state_dict(self, state: Any) -> dict[str, Any]:
@@ -39,7 +46,11 @@ class InferenceKeeper:
     dtypes = {path: x.dtype for path, x in params.items()}
     packed = packing.shapes(self.silos, self.budgets, dtypes, values=True)
     return paths.unflatten(
-      {'state/step': state.step, **saved_arrays.to_arrays(self.silos, packed)}
+      {
+        'state/step': state.step,
+        delta_checkpoint.MANIFEST: manifest_lib.shape(self.manifest),
+        **saved_arrays.to_arrays(self.silos, packed),
+      }
     )
 
   def axes(self, state: Any) -> Any:
@@ -47,8 +58,20 @@ class InferenceKeeper:
     return jax.tree.map(lambda _: PartitionSpec(), self.state_dict(state))
 
   def restore(self, state: Any, state_dict: Any) -> Any:
-    """Returns the state with the seed's parameters and the delta in them."""
+    """Returns the state with the seed's parameters and the delta in them.
+
+    Args:
+      state: of shapes.
+      state_dict: what T5X read.
+
+    Returns:
+      The state.
+
+    Raises:
+      ManifestError: if it was not read from the checkpoint of the manifest.
+    """
     arrays = paths.flatten(state_dict)
+    self._check_read(state, arrays)
     seed = self.load_seed()
     delta = saved_arrays.from_arrays(self.silos, self.budgets, arrays)
     # A host that restores another dtype gets the seed rounded like the values.
@@ -63,3 +86,14 @@ class InferenceKeeper:
       params=state_dicts.with_leaves(state.params, params),
       step=arrays['state/step'],
     )
+
+  def _check_read(self, state: Any, arrays: Mapping[str, Any]) -> None:
+    origin = 'the checkpoint that T5X restored (RestoreCheckpointConfig.path)'
+    saved = manifest_lib.from_bytes(arrays[delta_checkpoint.MANIFEST], origin)
+    if saved != self.manifest:
+      raise manifest_lib.ManifestError(
+        f'{origin} is not of the run that InferenceInitializer.checkpoint_path '
+        'names; bind both to CHECKPOINT_PATH'
+      )
+    expected = paths.flatten(self.state_dict(state))
+    resume_checks.check_arrays(expected, arrays, origin)

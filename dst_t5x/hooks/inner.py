@@ -5,9 +5,12 @@ one takes the optimizer as a function of the rate, and calls it with the
 trainer's rate in every step.
 """
 
+import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
+import gin
 import jax.numpy as jnp
 import optax
 from flax import struct
@@ -48,6 +51,7 @@ class Optax(optimizers.OptimizerDef):
         'rate in it; give the function that makes it from a learning rate, as '
         '@optax.adamw (without parentheses)'
       )
+    self.transformation = transformation
     # Only of the rate: what gin binds to other arguments must not become state.
     self._optax = optax.inject_hyperparams(
       lambda learning_rate: transformation(learning_rate=learning_rate)
@@ -97,3 +101,60 @@ class Optax(optimizers.OptimizerDef):
   ) -> Any:
     """Returns target and state from such a dict."""
     return state_dicts.restore_optimizer(opt_target, opt_state, state_dict)
+
+
+# What a resume may change, and what T5X works out from the model.
+_NOT_RECORDED = ('learning_rate', 'step_offset', 'factor_map')
+
+
+def recorded(optimizer: Any) -> dict[str, Any]:
+  """Returns what a checkpoint records of an inner optimizer.
+
+  Args:
+    optimizer: any `OptimizerDef` of T5X.
+
+  Returns:
+    Its 'name', and under 'settings' those of its hyper-parameters that are
+    numbers, strings, bools or None; not the learning rate. For `Optax`, the
+    settings are what gin binds to the transformation.
+
+  Example:
+    >>> recorded(Optax(optax.adamw))
+    {'name': 'Optax(adamw)', 'settings': {}}
+  """
+  if isinstance(optimizer, Optax):
+    transformation = optimizer.transformation
+    name = getattr(transformation, '__name__', type(transformation).__name__)
+    return {'name': f'Optax({name})', 'settings': _bound(transformation)}
+  settings: dict[str, Any] = {}
+  several = optimizer.hyper_params
+  if not isinstance(several, list | tuple):
+    several = [several]
+  for number, hyper_params in enumerate(several):
+    if not dataclasses.is_dataclass(hyper_params):
+      continue
+    prefix = f'{number}.' if len(several) > 1 else ''
+    for field in dataclasses.fields(hyper_params):
+      settings[prefix + field.name] = getattr(hyper_params, field.name)
+  return {'name': type(optimizer).__name__, 'settings': _plain(settings)}
+
+
+def _bound(function: Any) -> dict[str, Any]:
+  """Returns what gin binds to a function, if gin knows it."""
+  try:
+    return _plain(gin.get_bindings(function, resolve_references=False))
+  except ValueError:
+    return {}
+
+
+def _plain(settings: dict[str, Any]) -> dict[str, Any]:
+  """Returns the settings that JSON can hold; NaN and infinities as text."""
+  plain: dict[str, Any] = {}
+  for name, value in sorted(settings.items()):
+    if name.rpartition('.')[2] in _NOT_RECORDED:
+      continue
+    if isinstance(value, float) and not math.isfinite(value):
+      plain[name] = str(value)
+    elif value is None or isinstance(value, bool | int | float | str):
+      plain[name] = value
+  return plain

@@ -23,6 +23,7 @@ from dst_t5x.arrays.paths import named_leaves
 from dst_t5x.core import plans, selective
 from dst_t5x.core.counting import Partitioning
 from dst_t5x.core.methods import Method, SiloScheme
+from dst_t5x.core.silos import SiloError
 from dst_t5x.hooks import axes, save_checks, state_dicts
 
 
@@ -49,6 +50,7 @@ class Selective(optimizers.OptimizerDef):
       runner draws the same ones from it.
 
   Raises:
+    SiloError: if no model could have such a budget.
     ValueError: if the inner optimizer cannot be used.
 
   Source: DST, algorithm 1.
@@ -76,6 +78,12 @@ class Selective(optimizers.OptimizerDef):
         f'method={method!r} is no method; give a file of methods/, such as '
         '--gin_file=methods/dst.gin'
       )
+    try:
+      plans.check_budget(method, epsilon=epsilon, budget=budget)
+    except SiloError as error:
+      raise SiloError(
+        f'EPSILON={epsilon!r}, BUDGET={budget!r}: {error}'
+      ) from None
     offset = getattr(inner.hyper_params, 'step_offset', 0)
     if offset:
       raise ValueError(
@@ -93,6 +101,7 @@ class Selective(optimizers.OptimizerDef):
     self._total_steps: int | None = None
     self._partitioning: Partitioning | None = None
     self._model_dir = ''
+    self._best_metric: str | None = None
     self.seed_memory_kind: str | None = None
     super().__init__(inner.hyper_params)
 
@@ -104,9 +113,12 @@ class Selective(optimizers.OptimizerDef):
     """Sets how the parameters lie on the mesh; no step is taken without it."""
     self._partitioning = partitioning
 
-  def set_model_dir(self, model_dir: str) -> None:
-    """Sets where the run keeps its checkpoints, for errors to name them."""
+  def set_model_dir(
+    self, model_dir: str, best_metric: str | None = None
+  ) -> None:
+    """Sets where the run keeps which checkpoints, for messages about them."""
     self._model_dir = model_dir
+    self._best_metric = best_metric
 
   def follow(self, keeps_first: bool) -> None:
     """Takes over what a run that goes on did, where nobody said otherwise.
@@ -177,7 +189,8 @@ class Selective(optimizers.OptimizerDef):
     if self._partitioning is None:
       raise ValueError(
         'the optimizer does not know the seed: bind train_state_initializer_cls'
-        ' = @restore.TrainInitializer, as runs/finetune_t5x.gin does. T5X '
+        ' = @restore.TrainInitializer, as runs/finetune_t5x.gin and '
+        'hosts/on_top_t5x.gin do. T5X '
         'would call the random initialisation the seed'
       )
     old = state.param_states['selective']
@@ -254,6 +267,7 @@ class Selective(optimizers.OptimizerDef):
         state.param_states['selective'],
         step=int(np.asarray(state.step)),
         model_dir=self._model_dir,
+        best_metric=self._best_metric,
       )
 
   def state_dict(self, target: Any, state: Any) -> Any:

@@ -24,11 +24,15 @@ from t5x import utils  # type: ignore
 
 from dst_t5x.arrays.paths import named_leaves
 from dst_t5x.checkpoint import manifest as manifest_lib
+from dst_t5x.checkpoint import resume_checks
 from dst_t5x.core.counting import Partitioning
+from dst_t5x.core.methods import Method
 from dst_t5x.hooks import (
   axes,
   before_run,
   delta_state,
+  inner,
+  model_info,
   partitioning,
   state_dicts,
 )
@@ -60,6 +64,7 @@ class TrainInitializer(utils.TrainStateInitializer):
     restore_dataset: whether a resume also restores where the input stands.
     base_rate: of the trainer's schedule, to be logged and recorded; None if
       nobody knows it.
+    best_metric: by which T5X keeps the best checkpoints; None if it does not.
 
   Raises:
     ManifestError: if `model_dir` holds another run's checkpoints.
@@ -82,20 +87,28 @@ class TrainInitializer(utils.TrainStateInitializer):
     inner_state: str = 'full',
     restore_dataset: bool = True,
     base_rate: BaseRate | None = None,
+    best_metric: str | None = None,
   ):
     if inner_state not in _INNER_STATES:
       raise ValueError(
-        f'inner_state={inner_state!r} must be one of {_INNER_STATES}'
+        f'INNER_STATE={inner_state!r} must be one of {_INNER_STATES}'
       )
+    if not model_dir:
+      raise ValueError(
+        f'model_dir={model_dir!r} must be where T5X keeps the checkpoints of '
+        'this run: bind restore.TrainInitializer.model_dir = %MODEL_DIR'
+      )
+    self._keeper: TrainKeeper | None = None
     before_run.check_rules(init_fn, input_shapes, input_types, partitioner)
     before_run.check_optimizer(optimizer_def)
     self._source = sharded.open_source(
       seed_path, macro='INITIAL_CHECKPOINT_PATH'
     )
+    self._check_restore(optimizer_def.method)
     self._start = self._source.step or 0
     before_run.check_steps(total_steps, self._start)
     optimizer_def.set_total_steps(total_steps - self._start)
-    optimizer_def.set_model_dir(model_dir)
+    optimizer_def.set_model_dir(model_dir, best_metric)
     optimizer_def.follow(before_run.keeps_first(model_dir))
     super().__init__(
       optimizer_def=optimizer_def,
@@ -121,14 +134,38 @@ class TrainInitializer(utils.TrainStateInitializer):
     sharded.check(self._source, named_leaves(shapes.params))
     self._fingerprint = sharded.fingerprint(self._source)
     optimizer_def.set_partitioning(self._parameters)
-    self._keeper = self._make_keeper(
-      shapes.params, model_dir, inner_state, restore_dataset
+    newest = before_run.newest_checkpoint(
+      model_dir,
+      shards=self._partitioner.get_data_layout().num_shards
+      if restore_dataset
+      else None,
     )
+    self._keeper = self._make_keeper(shapes.params, newest, inner_state)
     if self._keeper is not None:
       _use_keeper(self, delta_state.DeltaTrainState, self._keeper)
-      before_run.log_plan(
-        self._keeper.plan, self._keeper.arrays(self.global_train_state_shape)
-      )
+      arrays = self._keeper.arrays(self.global_train_state_shape)
+      if newest is not None and newest.delta is not None:
+        resume_checks.check_inner_state(
+          arrays, newest.delta.shapes, newest.location
+        )
+      before_run.log_plan(self._keeper.plan, arrays)
+
+  @property
+  def global_train_state_shape(self) -> Any:
+    """A train state of shapes: what T5X saves, and later what it describes.
+
+    T5X gives it to its checkpoint manager first, and logs what it holds once
+    the run has its parameters. See `model_info`.
+    """
+    if self._keeper is None or not self._keeper.begun:
+      return self._shapes
+    return delta_state.with_keeper(
+      model_info.DescribedTrainState, self._shapes, self._keeper
+    )
+
+  @global_train_state_shape.setter
+  def global_train_state_shape(self, shapes: Any) -> None:
+    self._shapes = shapes
 
   def from_scratch(self, init_rng: Any) -> Any:
     """Returns the train state of a run's beginning: the seed, and no delta."""
@@ -163,20 +200,27 @@ class TrainInitializer(utils.TrainStateInitializer):
     )
     if self._keeper is None:
       return state
+    self._keeper.begun = True
     return delta_state.with_keeper(
       delta_state.DeltaTrainState, state, self._keeper
     )
 
+  def _check_restore(self, method: Method) -> None:
+    """Raises if T5X would restore the seed as a checkpoint of the run."""
+    before_run.check_restore(self._source.location, method)
+
   def _make_keeper(
-    self, shapes: Any, model_dir: str, inner_state: str, restore_dataset: bool
+    self,
+    shapes: Any,
+    newest: before_run.Newest | None,
+    inner_state: str,
   ) -> TrainKeeper | None:
     """Returns what saves this run as deltas; None for a run of whole models.
 
     Args:
       shapes: of the parameters.
-      model_dir: whose newest checkpoint must be one of this run.
+      newest: the checkpoint in MODEL_DIR, which must be one of this run.
       inner_state: 'full' or 'none'.
-      restore_dataset: whether a resume restores where the input stands.
     """
     optimizer_def = self._optimizer_def
     plan = optimizer_def.plan(shapes)
@@ -200,14 +244,9 @@ class TrainInitializer(utils.TrainStateInitializer):
         },
         learning_rate=None if rate is None else float(rate.rate),
         rate_by_default=rate is not None and rate.by_default,
+        optimizer=inner.recorded(optimizer_def.inner),
       )
-    shards = self._partitioner.get_data_layout().num_shards
-    before_run.check_model_dir(
-      model_dir,
-      manifest,
-      method=optimizer_def.method.name,
-      shards=shards if restore_dataset else None,
-    )
+    before_run.check_newest(newest, manifest, method=optimizer_def.method.name)
     if manifest is None:
       return None
     return TrainKeeper(

@@ -18,7 +18,7 @@ from dst_t5x.checkpoint import delta_checkpoint
 from dst_t5x.core import plans, selective, validity
 from dst_t5x.core.selective import NonFiniteScoreError
 from dst_t5x.core.validity import NonFiniteParameterError
-from dst_t5x.hooks import datasets
+from dst_t5x.hooks import best, datasets
 
 
 def check(
@@ -28,8 +28,9 @@ def check(
   *,
   step: int,
   model_dir: str,
+  best_metric: str | None = None,
 ) -> None:
-  """Raises if a state must not be saved.
+  """Raises if a state must not be saved, and warns of a metric without values.
 
   Args:
     plan: of the run.
@@ -37,6 +38,7 @@ def check(
     kept: state of the method after the same step.
     step: of T5X's count.
     model_dir: where the run keeps its checkpoints.
+    best_metric: by which T5X keeps the best of them; None if it does not.
 
   Raises:
     NonFiniteParameterError: if a parameter is NaN or infinite where the seed is
@@ -49,6 +51,8 @@ def check(
       f'at step {step}, {validity.describe(counts)}. '
       f'{_what_to_do(step, model_dir)}'
     )
+  if best_metric is not None:
+    best.warn_if_unscored(model_dir, best_metric)
   try:
     selective.raise_if_invalid(plan, kept)
   except NonFiniteScoreError as error:

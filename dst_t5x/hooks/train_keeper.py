@@ -22,6 +22,7 @@ from dst_t5x.arrays import paths
 from dst_t5x.checkpoint import (
   delta_checkpoint,
   packing,
+  resume_checks,
   saved_arrays,
   shards,
   unpacking,
@@ -64,6 +65,10 @@ class TrainKeeper:
     fresh_inner: makes the inner optimizer's first state; used where the
       checkpoint holds none.
     optimizer_def: of the run; knows in which memory the seed is kept.
+
+  Attributes:
+    begun: whether the run has its parameters; T5X has made its checkpoint
+      manager by then.
   """
 
   def __init__(
@@ -84,6 +89,7 @@ class TrainKeeper:
     self._optimizer_def = optimizer_def
     self._saves_inner = manifest['inner_state'] == 'full'
     self._warned = False
+    self.begun = False
 
   def arrays(self, state: Any) -> dict[str, Any]:
     """Returns the checkpoint's arrays, or their shapes for a state of shapes.
@@ -145,8 +151,20 @@ class TrainKeeper:
     return paths.unflatten(axes)
 
   def restore(self, state: Any, state_dict: Any) -> Any:
-    """Returns the train state of a checkpoint, on top of the seed."""
+    """Returns the train state of a checkpoint, on top of the seed.
+
+    Args:
+      state: of shapes.
+      state_dict: what T5X read.
+
+    Returns:
+      The train state.
+
+    Raises:
+      ManifestError: if another run wrote what was read.
+    """
     arrays = paths.flatten(state_dict)
+    self._check_read(state, arrays)
     _, _, shapes, first_shapes = _parts(state)
     seed = self.load_seed()
     delta = self._packed(arrays)
@@ -180,6 +198,7 @@ class TrainKeeper:
     logging.info(
       'Resuming DST after %d of its own steps.', int(np.asarray(kept.count))
     )
+    self.begun = True
     optimizer = state._optimizer
     return state.replace(
       _optimizer=optimizer.replace(
@@ -190,6 +209,22 @@ class TrainKeeper:
         ),
       )
     )
+
+  def _check_read(self, state: Any, arrays: Mapping[str, Any]) -> None:
+    """Raises unless this run wrote the arrays, wherever T5X read them."""
+    if delta_checkpoint.MANIFEST not in arrays:
+      raise manifest_lib.ManifestError(
+        'what T5X restored is no delta checkpoint: bind '
+        'utils.CheckpointConfig.restore = None, and TrainInitializer reads the '
+        'seed from INITIAL_CHECKPOINT_PATH'
+      )
+    origin = 'the checkpoint that T5X restored'
+    saved = manifest_lib.from_bytes(arrays[delta_checkpoint.MANIFEST], origin)
+    resume_checks.check_same(self.manifest, saved, origin)
+    expected = self.arrays(state)
+    # Its own size depends on the release and on where the seed lies.
+    del expected[delta_checkpoint.MANIFEST]
+    resume_checks.check_arrays(expected, arrays, origin)
 
   def _shapes(self, target: Any, masks: Any, first: Any) -> Any:
     """Returns the shapes of `_extracted`, which T5X asks for at every save."""

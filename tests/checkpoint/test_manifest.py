@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import pytest
 
 from dst_t5x.checkpoint import manifest as manifest_lib
+from dst_t5x.checkpoint import resume_checks
 from dst_t5x.core import methods, plans
 
 PARAMS = {'a': jnp.ones((4, 5))}
@@ -94,7 +95,7 @@ def test_a_run_with_other_names_of_silos_is_told_so():
 @pytest.mark.parametrize('name', ['random_masked', 'pafi_masked', 'dst'])
 def test_an_older_run_goes_on_under_the_name_of_today(name):
   run = made(name, learning_rate=0.1)
-  manifest_lib.check_same(run, as_older_versions_wrote(run), 'old')
+  resume_checks.check_same(run, as_older_versions_wrote(run), 'old')
 
 
 @pytest.mark.parametrize(
@@ -105,7 +106,7 @@ def test_an_older_masked_run_does_not_become_a_dense_one(masked, dense):
   old = as_older_versions_wrote(made(masked))
   assert old['method']['name'] == dense
   with pytest.raises(manifest_lib.ManifestError) as raised:
-    manifest_lib.check_same(made(dense, learning_rate=0.1), old, 'old')
+    resume_checks.check_same(made(dense, learning_rate=0.1), old, 'old')
   for words in (
     f'{masked!r} there, {dense!r} here',
     'mask_gradients: True there, False here',
@@ -116,13 +117,13 @@ def test_an_older_masked_run_does_not_become_a_dense_one(masked, dense):
 def test_a_default_rate_that_has_changed_is_noticed():
   before = made('dst', learning_rate=0.2, rate_by_default=True)
   now = made('dst', learning_rate=0.3, rate_by_default=True)
-  manifest_lib.check_same(before, before, 'here')
+  resume_checks.check_same(before, before, 'here')
   with pytest.raises(
     manifest_lib.ManifestError, match=r'0\.2 there, 0\.3 here.*LEARNING_RATE'
   ):
-    manifest_lib.check_same(now, before, 'here')
+    resume_checks.check_same(now, before, 'here')
   # A rate that the user gives is the user's to change.
-  manifest_lib.check_same(made('dst', learning_rate=0.3), before, 'here')
+  resume_checks.check_same(made('dst', learning_rate=0.3), before, 'here')
 
 
 def test_a_rate_that_no_checkpoint_recorded_is_asked_for():
@@ -130,4 +131,4 @@ def test_a_rate_that_no_checkpoint_recorded_is_asked_for():
   with pytest.raises(
     manifest_lib.ManifestError, match=r'not recorded there, 0\.2 here'
   ):
-    manifest_lib.check_same(run, as_older_versions_wrote(run), 'old')
+    resume_checks.check_same(run, as_older_versions_wrote(run), 'old')

@@ -9,6 +9,7 @@ import pytest
 from t5x import gin_utils  # type: ignore
 
 from dst_t5x import seeds
+from dst_t5x.checkpoint import delta_checkpoint
 from dst_t5x.core import rates
 from dst_t5x.recipes import gin_path
 from dst_t5x.seeds import conversion
@@ -23,14 +24,16 @@ dst_partitioning.Partitioner.logical_axis_rules = [
     ('length', None), ('stack', None)]
 """
 
+MAINS = {'t5x.train': 'train', 't5x.infer': 'infer'}
+
 
 @pytest.fixture
 def refuses(monkeypatch):
-  """Stock T5X's `train` in this process, which saves a start of Python."""
-  train = importlib.import_module('t5x.train')
-  monkeypatch.setitem(sys.modules, '__main__', train)
+  """Stock T5X's mains in this process, which saves a start of Python."""
 
   def refuses(line, *words):
+    main = importlib.import_module(line[line.index('-m') + 1])
+    monkeypatch.setitem(sys.modules, '__main__', main)
     files = [a.partition('=')[2] for a in line if a.startswith('--gin_file=')]
     bindings = [a[6:] for a in line if a.startswith('--gin.')]
     search = [str(path) for path in gin_path.search_paths()]
@@ -38,7 +41,7 @@ def refuses(monkeypatch):
     try:
       with pytest.raises(ValueError) as raised:
         gin_utils.parse_gin_flags(search, files, bindings)
-        gin.get_configurable(train.train)()
+        gin.get_configurable(getattr(main, MAINS[main.__name__]))()
     finally:
       gin.clear_config()
     for word in words:
@@ -85,19 +88,26 @@ def copied(begun, tmp_path):
       ('belongs to another run', 'EPSILON: 0.01 there, 0.02 here'),
     ),
     (
+      {'TRACK_OVERLAP': False, 'INNER_STATE': 'none'},
+      (
+        'TRACK_OVERLAP: True there, False here',
+        "INNER_STATE: 'full' there, 'none' here",
+      ),
+    ),
+    (
       {'SILOS': 'none'},
-      ("silos: 'module_and_layer' there, 'none' here",),
+      ("SILOS: 'module_and_layer' there, 'none' here",),
     ),
     (
       {'method': 'methods/id3.gin'},
-      ("the method's name: 'dst' there, 'id3' here",),
+      ("METHOD's name: 'dst' there, 'id3' here",),
     ),
     (
       {'method': 'methods/full.gin', 'EPSILON': None},
-      ("holds a delta of method 'dst'", "'full'", 'empty MODEL_DIR'),
+      ("holds a delta of METHOD 'dst'", "'full'", 'empty MODEL_DIR'),
     ),
   ],
-  ids=['epsilon', 'silos', 'method', 'full'],
+  ids=['epsilon', 'state', 'silos', 'method', 'full'],
 )
 def test_model_dir_of_another_run(tune, copied, refuses, macros, words):
   refuses(tune(copied, **macros), *words)
@@ -118,7 +128,7 @@ def test_a_default_rate_that_has_changed_is_noticed(
   monkeypatch.setattr(rates, 'RATE_AT_ONE_PERCENT', 0.01)
   refuses(
     tune(copied, LEARNING_RATE=None),
-    f'the learning rate: {recorded} there, 0.01 here',
+    f'LEARNING_RATE: {recorded} there, 0.01 here',
     'give LEARNING_RATE',
   )
 
@@ -131,7 +141,7 @@ def test_main_ends_before_training(tune, copied, tmp_path):
 def test_model_dir_of_another_seed(tune, copied, refuses, tmp_path):
   other = _other_seed(tmp_path)
   line = tune(copied, INITIAL_CHECKPOINT_PATH=other, TRAIN_STEPS=1010)
-  refuses(line, 'the seed:', 'sha256:', other)
+  refuses(line, 'INITIAL_CHECKPOINT_PATH (the seed):', 'sha256:', other)
 
 
 @pytest.mark.parametrize(
@@ -141,14 +151,15 @@ def test_model_dir_of_another_seed(tune, copied, refuses, tmp_path):
       {'INITIAL_CHECKPOINT_PATH': 'no/such/checkpoint_1'},
       ('INITIAL_CHECKPOINT_PATH', 'no/such/checkpoint_1'),
     ),
-    ({'EPSILON': 0.0}, ('epsilon=0.0', '(0, 1]')),
-    ({'BUDGET': 100}, ('not both', 'budget=100')),
+    ({'EPSILON': 0.0}, ('EPSILON=0.0', '(0, 1]')),
+    ({'BUDGET': 100}, ('not both', 'BUDGET=100')),
+    ({'EPSILON': None, 'BUDGET': 0}, ('BUDGET=0', 'at least 1')),
     (
       {'OPTIMIZER': runs.Gin('@inner.Optax()'), 'LEARNING_RATE': None},
       ('no default learning rate', 'Optax', 'LEARNING_RATE'),
     ),
     ({'TRAIN_STEPS': 500}, ('TRAIN_STEPS=500', 'step 1000')),
-    ({'INNER_STATE': 'some'}, ("inner_state='some'", "'full'")),
+    ({'INNER_STATE': 'some'}, ("INNER_STATE='some'", "'full'")),
     ({'VOCAB_SIZE': 200}, ('259 tokens', 'VOCAB_SIZE', '200')),
     ({'EMB_DIM': 32}, ('does not fit the network', 'has shape')),
     (
@@ -164,6 +175,13 @@ def test_model_dir_of_another_seed(tune, copied, refuses, tmp_path):
 )
 def test_settings(tune, refuses, tmp_path, macros, words):
   refuses(tune(tmp_path / 'run', **macros), *words)
+
+
+def test_a_budget_is_checked_before_anything_is_made(tune, refuses, seed):
+  """Before T5X makes MODEL_DIR, the first thing that it does."""
+  file = seed / 'checkpoint'
+  assert file.is_file()
+  refuses(tune(file / 'run', EPSILON=2.0), 'EPSILON=2.0', '(0, 1]')
 
 
 def test_a_delta_is_no_seed(tune, begun, refuses, tmp_path):
@@ -189,7 +207,7 @@ def test_partitioner_without_a_rule(tune, refuses, tmp_path):
   )
 
 
-def test_infer_with_another_seed(begun, tmp_path):
+def test_infer_with_another_seed(begun, refuses, tmp_path):
   line = runs.command(
     'infer',
     runs.MODEL,
@@ -199,10 +217,30 @@ def test_infer_with_another_seed(begun, tmp_path):
     INFER_OUTPUT_DIR=str(tmp_path / 'out'),
     INITIAL_CHECKPOINT_PATH=_other_seed(tmp_path),
   )
-  refused(line, tmp_path, 'was trained from the seed', 'its own seed')
+  refuses(line, 'was trained from the seed', 'its own seed')
 
 
-def test_infer_without_a_checkpoint(tmp_path):
+def test_infer_with_a_seed_that_was_moved(
+  begun, refuses, tmp_path, monkeypatch
+):
+  opened = delta_checkpoint.open_checkpoint(str(begun / 'checkpoint_1001'))
+  seed = {**opened.manifest['seed'], 'location': str(tmp_path / 'moved')}
+  moved = opened._replace(manifest={**opened.manifest, 'seed': seed})
+  monkeypatch.setattr(
+    delta_checkpoint, 'open_checkpoint', lambda location: moved
+  )
+  line = runs.command(
+    'infer',
+    runs.MODEL,
+    runs.TASK,
+    'runs/infer_t5x.gin',
+    CHECKPOINT_PATH=str(begun / 'checkpoint_1001'),
+    INFER_OUTPUT_DIR=str(tmp_path / 'out'),
+  )
+  refuses(line, str(tmp_path / 'moved'), 'INITIAL_CHECKPOINT_PATH says where')
+
+
+def test_infer_without_a_checkpoint(refuses, tmp_path):
   line = runs.command(
     'infer',
     runs.MODEL,
@@ -211,7 +249,7 @@ def test_infer_without_a_checkpoint(tmp_path):
     CHECKPOINT_PATH=str(tmp_path / 'checkpoint_7'),
     INFER_OUTPUT_DIR=str(tmp_path / 'out'),
   )
-  refused(line, tmp_path, 'checkpoint_7', 'there is no such checkpoint')
+  refuses(line, 'checkpoint_7', 'there is no such checkpoint')
 
 
 def _other_seed(tmp_path):

@@ -5,6 +5,7 @@ in gin's words. Only then is it known which optimizer, trainer and checkpoints
 the user binds.
 """
 
+import copy
 import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 from absl import logging
 from gin import config as gin_config
 
+from dst_t5x.core import plans
+from dst_t5x.core.methods import Method
 from dst_t5x.hooks.on_top.user_checkpoints import OnTopError
 from dst_t5x.recipes.unread_method import reads
 
@@ -104,6 +107,7 @@ def _training(
       f'{main} has use_orbax = False, and deltas are saved through Orbax: '
       'leave that binding out'
     )
+  _check_budget(config)
   values = {
     f'{main}.train_state_initializer_cls': _value(f'@{_INITIALIZER}'),
     f'{main}.checkpoint_cfg': _value(f'@{_WITHOUT_SEED}()'),
@@ -141,6 +145,18 @@ def _inference(
     f'{_PATH}.restore_checkpoint_cfg': parameters['restore_checkpoint_cfg'],
     **_seed_path(config, _INFERENCE),
   }
+
+
+def _check_budget(config: Config) -> None:
+  """Raises if no model could have the budget, before any data is read."""
+  # A copy of what gin binds is its value: gin replaces references by what they
+  # return.
+  method, epsilon, budget = (
+    copy.deepcopy(_value(f'%{macro}')) if _is_bound(config, macro) else None
+    for macro in ('METHOD', 'EPSILON', 'BUDGET')
+  )
+  if isinstance(method, Method):
+    plans.check_budget(method, epsilon=epsilon, budget=budget)
 
 
 def _seed_path(config: Config, name: str) -> dict[str, Any]:

@@ -103,6 +103,10 @@ class TrainInitializer(restore.TrainInitializer):
       plan = optimizer.plan(self.global_train_state_shape.params)
       _advise_on_rate(base_rate, optimizer, plan)
 
+  def _check_restore(self, method: Method) -> None:
+    """Does nothing: `user_checkpoints.without_seed` leaves nothing to restore."""
+    del method
+
 
 def from_the_seed_on(optimizer_def: Any, start: int) -> Any:
   """Returns an optimizer that counts the run's own steps from 0.
