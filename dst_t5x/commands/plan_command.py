@@ -22,8 +22,8 @@ of memory. Without either package, or with --bytes-only, it only counts the
 bytes that are kept.
 
 libtpu may lie in a folder of its own, which pip install --no-deps --target
-FOLDER libtpu makes: name it by --libtpu or DST_T5X_LIBTPU. Installed beside JAX,
-it makes JAX take this machine for one with a TPU.
+FOLDER libtpu makes: name it by --libtpu or DST_T5X_LIBTPU. Installed beside
+JAX, it makes JAX take this machine for one with a TPU.
 
 The exit status is 0 if the run fits, as far as that was found out, 1 if it does
 not fit, and 2 for a wrong argument.
@@ -128,7 +128,7 @@ def plan(
   if why is None and too_large is not None:
     why = 'what is kept alone does not fit'
   summary = None
-  if why is None:
+  if why is None and compiler is not None:
     compiled = _with_progress(
       functools.partial(
         compile_process.run,

@@ -9,6 +9,7 @@ import importlib.metadata
 import importlib.util
 import os
 import pathlib
+import sys
 from typing import NamedTuple
 
 # Names a folder that holds libtpu.
@@ -82,8 +83,8 @@ def _requirement() -> str:
   return 'libtpu'
 
 
-def _version(*folders: pathlib.Path) -> str | None:
-  path = {'path': [str(folder) for folder in folders]} if folders else {}
-  for package in importlib.metadata.distributions(name='libtpu', **path):
+def _version(folder: pathlib.Path | None = None) -> str | None:
+  path = sys.path if folder is None else [str(folder)]
+  for package in importlib.metadata.distributions(name='libtpu', path=path):
     return package.version
   return None

@@ -1,4 +1,4 @@
-"""Where libtpu is looked for, and what the process that compiles gets to see."""
+"""Where libtpu is looked for, and which process gets to see it."""
 
 import fnmatch
 import importlib.util
