@@ -42,7 +42,7 @@ def unpack(
   packed: Sequence[Packed],
   base: Mapping[str, jax.Array],
   *,
-  dtype: Any = None,
+  dtypes: Mapping[str, Any] | None = None,
 ) -> dict[str, jax.Array]:
   """Returns the parameters with the packed values at their positions.
 
@@ -51,12 +51,12 @@ def unpack(
     partitioning: of the parameters.
     packed: from `packing.pack`, or as it was restored.
     base: parameters by path.
-    dtype: of the values and the result; None for the parameters' own.
+    dtypes: of the values and the result, by path; None for the parameters' own.
 
   Returns:
     New arrays, partitioned as `base`.
   """
-  dtypes = {path: dtype or x.dtype for path, x in base.items()}
+  dtypes = dtypes or {path: x.dtype for path, x in base.items()}
   entries = _by_tensor(silos, packed, dtypes)
   return {
     path: _put(_place(silos, partitioning, path), entries.pop(path), x)

@@ -1,5 +1,6 @@
 """`dst-t5x plan`: what a run will need on a TPU slice, without using one."""
 
+import functools
 import json
 import os
 import pathlib
@@ -7,7 +8,7 @@ from typing import Any
 
 import click
 
-from dst_t5x.commands import shared_options
+from dst_t5x.commands import cli, shared_options
 
 _HELP = """Show what a run needs on a TPU slice, without using one.
 
@@ -16,9 +17,16 @@ _HELP = """Show what a run needs on a TPU slice, without using one.
 
 Compiles T5X's own train step for the slice, with the method and without, and
 shows memory, whether it fits, collectives, and the method's share. This needs
-T5X and libtpu, 8 processor minutes for base, 20 for XL and XXL, and 10 GB of
-memory. Without either package, or with --bytes-only, it only counts the bytes
-that are kept.
+T5X and libtpu, about 8 processor minutes for base, 20 for XL and XXL, and 10 GB
+of memory. Without either package, or with --bytes-only, it only counts the
+bytes that are kept.
+
+libtpu may lie in a folder of its own, which pip install --no-deps --target
+FOLDER libtpu makes: name it by --libtpu or DST_T5X_LIBTPU. Installed beside
+JAX, it makes JAX take this machine for one with a TPU.
+
+The exit status is 0 if the run fits, as far as that was found out, 1 if it does
+not fit, and 2 for a wrong argument.
 
 T5X's flags, such as --gin_file=… and --gin.NAME=VALUE, may be given, too: give
 a run's own flags to plan that run. NUM_PARTITIONS is chosen here unless an
@@ -27,6 +35,12 @@ option, a flag or a gin file of your own says it.
 # Where NUM_PARTITIONS is chosen here, what is kept may take this fraction of a
 # device's memory; the rest is for activations.
 _ROOM = 0.5
+
+
+class DoesNotFitError(cli.UserError):
+  """The run that was planned does not fit on the slice."""
+
+  exit_code = 1
 
 
 @click.command(help=_HELP, context_settings={'ignore_unknown_options': True})
@@ -60,6 +74,13 @@ _ROOM = 0.5
   is_flag=True,
   help='Do not compile full fine-tuning, too; takes about half the time.',
 )
+@click.option(
+  '--libtpu',
+  'libtpu_folder',
+  metavar='FOLDER',
+  help='Compile with the libtpu in this folder, instead of the one in '
+  'DST_T5X_LIBTPU or the installed one.',
+)
 @shared_options.json_option
 @click.argument(
   'flags', nargs=-1, type=click.UNPROCESSED, metavar='[T5X FLAG]…'
@@ -68,6 +89,7 @@ def plan(
   topology: str,
   bytes_only: bool,
   no_baseline: bool,
+  libtpu_folder: str | None,
   as_json: bool,
   flags: tuple[str, ...],
   **options: Any,
@@ -81,6 +103,7 @@ def plan(
     recipe_plan,
     report,
     slices,
+    tpu_compiler,
     virtual_slice,
   )
   from dst_t5x.recipes import gin_flags, macros, recipe
@@ -97,38 +120,52 @@ def plan(
     line.append(f'--gin.NUM_PARTITIONS={chosen}')
     planned = planned._replace(num_partitions=chosen)
   counted = recipe_plan.of(planned, slice_)
-  why = virtual_slice.missing()
-  if bytes_only:
-    why = 'asked for bytes only'
-  elif why is None and not counted.fits:
+  too_large = plan_table.too_large(counted)
+  compiler, why = None, 'asked for bytes only'
+  if not bytes_only:
+    compiler = tpu_compiler.find(libtpu_folder)
+    why = virtual_slice.missing(compiler)
+  if why is None and too_large is not None:
     why = 'what is kept alone does not fit'
   summary = None
-  if why is None:
+  if why is None and compiler is not None:
     compiled = _with_progress(
-      compile_process.run, slice_, line, not no_baseline, quiet=as_json
+      functools.partial(
+        compile_process.run,
+        slice_,
+        line,
+        compiler=compiler,
+        baseline=not no_baseline,
+      ),
+      quiet=as_json,
     )
     summary = report.summary(compiled)
+    too_large = report.too_large(summary, slice_)
   if as_json:
     about = {
       'model': options['model'],
       'flags': line,
       'num_partitions_chosen_here': chosen is not None,
+      'fits': too_large is None,
+      'does_not_fit_because': too_large,
       'counted': counted.to_json(),
       'compiled': summary,
       'not_compiled_because': why,
     }
     click.echo(json.dumps(about, indent=2))
-    return
-  rows = plan_table.rows(counted)
-  if summary is not None:
-    rows = [*rows[:-1], *report.rows(summary)]
-  _print(rows)
-  if chosen is not None and chosen > 1:
-    click.echo(
-      f'Give the run --gin.NUM_PARTITIONS={chosen}: it was chosen here.'
-    )
-  if why is not None:
-    click.echo(f'Bytes that are kept, not compiled: {why}.')
+  else:
+    rows = plan_table.rows(counted)
+    if summary is not None:
+      rows = [*rows[:-1], *report.rows(summary)]
+    _print(rows)
+    if chosen is not None and chosen > 1:
+      click.echo(
+        f'Give the run --gin.NUM_PARTITIONS={chosen}: it was chosen here.'
+      )
+    if why is not None:
+      click.echo(f'Bytes that are kept, not compiled: {why}.')
+  if too_large is not None:
+    raise DoesNotFitError(too_large)
 
 
 def _flags(
@@ -175,12 +212,10 @@ def _model_file(name: str) -> str:
   return f'models/{stems[stem].name}'
 
 
-def _with_progress(
-  run: Any, slice_: Any, flags: list[str], baseline: bool, *, quiet: bool
-) -> Any:
-  """Calls `compile_process.run`, and shows what it is doing unless `quiet`."""
+def _with_progress(run: Any, *, quiet: bool) -> Any:
+  """Calls `run`, and shows what it is doing unless `quiet`."""
   if quiet:
-    return run(slice_, flags, baseline=baseline)
+    return run()
   import rich.console
   import rich.progress
 
@@ -196,7 +231,7 @@ def _with_progress(
     def on_stage(stage: str) -> None:
       progress.update(task, description=stage)
 
-    return run(slice_, flags, baseline=baseline, on_stage=on_stage)
+    return run(on_stage=on_stage)
 
 
 def _print(rows: list[tuple[str, str]]) -> None:

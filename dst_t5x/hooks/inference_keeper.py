@@ -74,13 +74,10 @@ class InferenceKeeper:
     self._check_read(state, arrays)
     seed = self.load_seed()
     delta = saved_arrays.from_arrays(self.silos, self.budgets, arrays)
-    # A host that restores another dtype gets the seed rounded like the values.
-    dtype = next(
-      (p.values.dtype for p in delta if not isinstance(p.values, tuple)), None
-    )
+    dtypes = self._dtypes(delta, seed)
 
     params = unpacking.unpack(
-      self.silos, self.partitioning, delta, seed, dtype=dtype
+      self.silos, self.partitioning, delta, seed, dtypes=dtypes
     )
     return state.replace(
       params=state_dicts.with_leaves(state.params, params),
@@ -97,3 +94,21 @@ class InferenceKeeper:
       )
     expected = paths.flatten(self.state_dict(state))
     resume_checks.check_arrays(expected, arrays, origin)
+
+  def _dtypes(self, delta: Any, seed: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the dtype of every parameter: that of its restored values.
+
+    A host that restores another dtype casts all values to it; then the rest of
+    the seed is cast as they were.
+    """
+    restored = {
+      part.path: silo.values.dtype
+      for silo, parts in zip(delta, packing.silo_parts(self.silos), strict=True)
+      if not isinstance(silo.values, tuple)
+      for part in parts
+    }
+    cast = {x for path, x in restored.items() if x != seed[path].dtype}
+    return {
+      path: restored.get(path, next(iter(cast), x.dtype))
+      for path, x in seed.items()
+    }

@@ -24,7 +24,7 @@ from dst_t5x.core import plans, selective
 from dst_t5x.core.counting import Partitioning
 from dst_t5x.core.methods import Method, SiloScheme
 from dst_t5x.core.silos import SiloError
-from dst_t5x.hooks import axes, save_checks, state_dicts
+from dst_t5x.hooks import axes, restored_dtypes, save_checks, state_dicts
 
 
 class Selective(optimizers.OptimizerDef):
@@ -281,8 +281,14 @@ class Selective(optimizers.OptimizerDef):
   def restore_state(
     self, opt_target: Any, opt_state: Any, state_dict: Any
   ) -> Any:
-    """Returns target and state from nested dicts."""
-    return state_dicts.restore_optimizer(opt_target, opt_state, state_dict)
+    """Returns target and state from nested dicts, in the target's dtypes."""
+    target, state = state_dicts.restore_optimizer(
+      opt_target, opt_state, state_dict
+    )
+    restored = restored_dtypes.as_in_run_by_path(
+      named_leaves(target), named_leaves(opt_target)
+    )
+    return state_dicts.with_leaves(target, restored), state
 
   def seed_on_device(self, seed: Any) -> Any:
     """Brings a seed that is kept in the host's memory over, inside `jit`.

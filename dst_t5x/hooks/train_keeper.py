@@ -31,7 +31,7 @@ from dst_t5x.checkpoint import manifest as manifest_lib
 from dst_t5x.core import plans, selective
 from dst_t5x.core.counting import Partitioning
 from dst_t5x.core.shortfall import describe_shortfall
-from dst_t5x.hooks import save_checks, state_dicts
+from dst_t5x.hooks import restored_dtypes, save_checks, state_dicts
 from dst_t5x.hooks.optimizer import Selective
 from dst_t5x.seeds.sharded import LoadSeed
 
@@ -167,8 +167,7 @@ class TrainKeeper:
     self._check_read(state, arrays)
     _, _, shapes, first_shapes = _parts(state)
     seed = self.load_seed()
-    delta = self._packed(arrays)
-    _check_dtypes(delta, seed, self.plan)
+    delta = _in_dtypes_of(seed, self._packed(arrays), self.plan)
     held = self._packed(arrays, 'held_') if shapes.masks else ()
     first = self._packed(arrays, 'first_') if first_shapes else ()
     target, masks, opening = self._merge(seed, delta, held, first)
@@ -308,16 +307,17 @@ def _parts(state: Any) -> _Parts:
   )
 
 
-def _check_dtypes(delta: Any, seed: Any, plan: plans.Plan) -> None:
-  for name, parts, silo in zip(
-    plan.silos.names, packing.silo_parts(plan.silos), delta, strict=True
-  ):
-    if isinstance(silo.values, tuple):
-      continue
-    dtype = seed[parts[0].path].dtype
-    if silo.values.dtype != dtype:
-      raise ValueError(
-        f'the values of silo {name!r} were restored as {silo.values.dtype}, '
-        f'and the seed is {dtype}: bind utils.SaveCheckpointConfig.dtype = '
-        f"'{dtype}', which is also what a resume restores"
+def _in_dtypes_of(seed: Any, delta: Any, plan: plans.Plan) -> Any:
+  """Returns packed silos whose values have the dtypes of the seed."""
+  return tuple(
+    silo
+    if isinstance(silo.values, tuple)
+    else silo._replace(
+      values=restored_dtypes.as_in_run(
+        silo.values, seed[parts[0].path].dtype, name=f'the delta of {name!r}'
       )
+    )
+    for name, parts, silo in zip(
+      plan.silos.names, packing.silo_parts(plan.silos), delta, strict=True
+    )
+  )

@@ -1,5 +1,6 @@
 """Runs `compiled` in a process of its own, and returns what it measures."""
 
+import importlib.metadata
 import json
 import os
 import pathlib
@@ -11,6 +12,7 @@ from typing import Any
 
 from dst_t5x.planning import virtual_slice
 from dst_t5x.planning.slices import Slice
+from dst_t5x.planning.tpu_compiler import TPUCompiler
 
 
 class CompileError(ValueError):
@@ -21,6 +23,7 @@ def run(
   slice_: Slice,
   flags: Sequence[str],
   *,
+  compiler: TPUCompiler,
   baseline: bool = True,
   on_stage: Callable[[str], None] = lambda stage: None,
 ) -> dict[str, Any]:
@@ -29,13 +32,15 @@ def run(
   Args:
     slice_: the slice to compile for; see `slices.parse`.
     flags: T5X's command line.
+    compiler: see `tpu_compiler.find`.
     baseline: whether to compile full fine-tuning, too, to compare with.
     on_stage: called with what is being done, such as 'tuned: compiling'.
 
   Returns:
     Under 'mesh', the sizes of the mesh's axes; under 'tuned', what the step
     needs with the method; with `baseline`, under 'full', what it needs
-    without. See `compiled.measure`.
+    without. See `compiled.measure`. Under 'versions', the versions of what
+    compiled it.
 
   Raises:
     CompileError: if the recipe cannot be built or compiled.
@@ -50,7 +55,7 @@ def run(
       str(out),
       *flags,
     ]
-    environment = virtual_slice.environment()
+    environment = virtual_slice.environment(compiler)
     environment['DST_T5X_PLAN_FULL'] = str(int(baseline))
     with (
       log.open('wb') as stderr,
@@ -76,7 +81,14 @@ def run(
         f'T5X could not build or compile this recipe for {slice_} (exit '
         f'status {code}):\n{_last_error(log.read_text(errors="replace"))}'
       )
-    return json.loads(out.read_text())
+    return {**json.loads(out.read_text()), 'versions': _versions(compiler)}
+
+
+def _versions(compiler: TPUCompiler) -> dict[str, str]:
+  versions = {
+    name: importlib.metadata.version(name) for name in ('jax', 'jaxlib', 'flax')
+  }
+  return {'libtpu': compiler.version, **versions}
 
 
 def _last_error(log: str) -> str:

@@ -61,6 +61,30 @@ def gib(count: int) -> str:
   return f'{count / 2**20:.1f} MiB'
 
 
+def too_large(plan: SlicePlan) -> str | None:
+  """Returns why a run cannot fit, whatever its activations take.
+
+  Args:
+    plan: see `recipe_plan.of`.
+
+  Returns:
+    A sentence that says what would help; None if what is counted fits.
+  """
+  if plan.fits:
+    return None
+  slice_ = plan.slice_
+  partitions = recipe_plan.smallest_partitions(plan.recipe, slice_)
+  advice = 'it fits with no NUM_PARTITIONS: take a larger slice'
+  if partitions is not None:
+    advice = f'NUM_PARTITIONS={partitions} would do, without activations'
+  return (
+    f'this run does not fit on {slice_} with '
+    f'NUM_PARTITIONS={plan.num_partitions}: what is kept, and the gradients, '
+    f'take {gib(plan.counted)} of the {gib(slice_.device_bytes)} of each '
+    f'device; {advice}'
+  )
+
+
 def _verdict(plan: SlicePlan) -> str:
   if plan.fits:
     return 'yes, without activations, which only compiling counts'

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dst_t5x.planning.plan_table import gib
+from dst_t5x.planning.slices import Slice
 
 
 def summary(compiled: Mapping[str, Any]) -> dict[str, Any]:
@@ -29,6 +30,7 @@ def summary(compiled: Mapping[str, Any]) -> dict[str, Any]:
     'bytes_accessed_per_device': tuned.get('bytes_accessed'),
     'collectives': _counts(tuned.get('collectives') or ()),
     'seconds_to_compile': tuned['seconds'],
+    'versions': dict(compiled['versions']),
     'share': None,
     'full': None,
   }
@@ -62,6 +64,31 @@ def summary(compiled: Mapping[str, Any]) -> dict[str, Any]:
   return numbers
 
 
+def too_large(summary: Mapping[str, Any], slice_: Slice) -> str | None:
+  """Returns why a compiled step does not fit.
+
+  Args:
+    summary: what the function `summary` returns.
+    slice_: the slice that it was compiled for.
+
+  Returns:
+    A sentence that says what would help; None if it fits.
+  """
+  if summary['fits']:
+    return None
+  bytes_ = summary['bytes_per_device']
+  why = summary['why']
+  if bytes_ is not None:
+    why = (
+      f'a step takes {gib(bytes_["peak"])} of the {gib(slice_.device_bytes)} '
+      'of each device'
+    )
+  return (
+    f'this run does not fit on {slice_}: {why}; a smaller BATCH_SIZE, a larger '
+    'NUM_PARTITIONS or a larger slice takes less memory of each device'
+  )
+
+
 def rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
   """Returns the rows of a table on a compiled step.
 
@@ -71,10 +98,15 @@ def rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
   Returns:
     Labels and values; the method's share is in brackets where it is known.
   """
+  versions = (
+    'compiled with',
+    ', '.join(f'{name} {n}' for name, n in summary['versions'].items()),
+  )
   if summary['bytes_per_device'] is None:
     return [
       ('fits, compiled', f'no: {summary["why"]}'),
       *_full_row(summary),
+      versions,
     ]
   bytes_, share = summary['bytes_per_device'], summary['share'] or {}
 
@@ -113,6 +145,7 @@ def rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
       else []
     ),
     ('compiled in', f'{summary["seconds_to_compile"]:.0f} s'),
+    versions,
   ]
 
 

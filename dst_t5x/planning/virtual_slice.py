@@ -5,7 +5,6 @@ its settings only once, and without them JAX would look for a real TPU.
 """
 
 import contextlib
-import importlib.util
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -14,30 +13,45 @@ from unittest import mock
 
 import jax
 
+from dst_t5x.planning import tpu_compiler
 from dst_t5x.planning.slices import Slice
+from dst_t5x.planning.tpu_compiler import TPUCompiler
 from dst_t5x.recipes import t5x_packages
 
 
-def missing() -> str | None:
+def missing(compiler: TPUCompiler | None) -> str | None:
   """Returns why nothing can be compiled for a TPU here; None if it can.
 
+  Args:
+    compiler: see `tpu_compiler.find`.
+
   Returns:
-    A clause for a message, such as 'libtpu is not installed …'.
+    A clause for a message, such as 'libtpu is not there …'.
   """
-  if importlib.util.find_spec('libtpu') is None:
-    return 'libtpu is not installed (pip install libtpu, or the extra tpu)'
+  if compiler is None:
+    return f'libtpu is not there ({tpu_compiler.install()})'
   absent = t5x_packages.missing()
   if absent:
     return f'{", ".join(absent)} cannot be imported'
   return None
 
 
-def environment() -> dict[str, str]:
-  """Returns the environment of a process that compiles for a slice."""
-  return {
+def environment(compiler: TPUCompiler) -> dict[str, str]:
+  """Returns the environment of a process that compiles for a slice.
+
+  Args:
+    compiler: see `tpu_compiler.find`.
+
+  Returns:
+    All variables; no other libtpu is found before this one.
+  """
+  # The new process is to find the same modules.
+  folders = [path for path in sys.path if path]
+  if compiler.folder is not None:
+    folders.insert(0, compiler.folder)
+  variables = {
     **os.environ,
-    # The new process is to find the same modules, such as libtpu.
-    'PYTHONPATH': os.pathsep.join(path for path in sys.path if path),
+    'PYTHONPATH': os.pathsep.join(folders),
     'JAX_PLATFORMS': 'cpu',
     # Without these, libtpu asks the machine whether it has a TPU.
     'TPU_SKIP_MDS_QUERY': '1',
@@ -46,6 +60,9 @@ def environment() -> dict[str, str]:
     'TPU_WORKER_HOSTNAMES': 'localhost',
     'TF_CPP_MIN_LOG_LEVEL': '2',
   }
+  # JAX would load this file instead.
+  variables.pop('TPU_LIBRARY_PATH', None)
+  return variables
 
 
 def devices(slice_: Slice) -> Sequence[Any]:

@@ -214,6 +214,10 @@ def check_params(
   for path in sorted(expected):
     if path in flat:
       problems += _differences(path, flat[path], expected[path])
+  if any(' has dtype ' in problem for problem in problems):
+    problems.append(
+      '(dst-t5x seed convert --dtype writes a seed of another dtype)'
+    )
   if problems:
     lines = ''.join(f'\n  {problem}' for problem in problems)
     raise SeedError(f'{origin} does not fit the network:{lines}')

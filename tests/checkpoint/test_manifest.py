@@ -85,11 +85,11 @@ def test_a_run_with_other_names_of_silos_is_told_so():
     manifest_lib.ManifestError,
     match=r"silos: 5 there and 5 here, for example 'encoder/encoder/0' and ",
   ):
-    manifest_lib.check_same(run, saved, 'old')
+    resume_checks.check_same(run, saved, 'old')
   saved = copy.deepcopy(run)
   saved['silos'][0][1] += 1
   with pytest.raises(manifest_lib.ManifestError, match='the budgets or the'):
-    manifest_lib.check_same(run, saved, 'old')
+    resume_checks.check_same(run, saved, 'old')
 
 
 @pytest.mark.parametrize('name', ['random_masked', 'pafi_masked', 'dst'])

@@ -6,7 +6,8 @@ import pytest
 from click.testing import CliRunner
 
 from dst_t5x.commands import cli
-from dst_t5x.planning import compile_process, virtual_slice
+from dst_t5x.planning import compile_process, tpu_compiler, virtual_slice
+from dst_t5x.planning.tpu_compiler import TPUCompiler
 
 XXL = ('plan', '--model', 'xxl', '--topology', 'v5p:4x4x4', '--epsilon', '1e-6')
 
@@ -17,19 +18,49 @@ def run(*arguments):
 
 @pytest.fixture
 def no_libtpu(monkeypatch):
-  monkeypatch.setattr(virtual_slice, 'missing', lambda: 'libtpu is not there')
+  monkeypatch.delenv(tpu_compiler.VARIABLE, raising=False)
+  monkeypatch.setattr(
+    virtual_slice, 'missing', lambda compiler: 'libtpu is not there'
+  )
+
+
+GIB = 2**30
+FITS = {
+  'fits': True,
+  'seconds': 1.0,
+  'bytes_per_device': {
+    'arguments': 3 * GIB,
+    'temporaries': 2 * GIB,
+    'code': 0,
+    'peak': 5 * GIB,
+  },
+  'operations': 1e12,
+  'bytes_accessed': 1e12,
+  'collectives': [],
+}
+VERSIONS = {'libtpu': '1.2.3', 'jax': '4.5.6'}
 
 
 @pytest.fixture
-def compiled(monkeypatch):
+def step():
+  """What the step needs that is not compiled; tests change it."""
+  return dict(FITS)
+
+
+@pytest.fixture
+def compiled(monkeypatch, step):
   """What is asked of the process that compiles; it compiles nothing."""
   asked = []
 
-  def stand_in(slice_, flags, *, baseline=True, on_stage=None):
+  def stand_in(slice_, flags, *, compiler, baseline=True, on_stage=None):
+    assert compiler.version == '1.2.3'
     asked.append((str(slice_), list(flags), baseline))
-    return {'tuned': {'fits': False, 'why': 'asked only', 'seconds': 0.0}}
+    return {'tuned': step, 'versions': VERSIONS}
 
-  monkeypatch.setattr(virtual_slice, 'missing', lambda: None)
+  monkeypatch.setattr(virtual_slice, 'missing', lambda compiler: None)
+  monkeypatch.setattr(
+    tpu_compiler, 'find', lambda folder: TPUCompiler(None, '1.2.3')
+  )
   monkeypatch.setattr(compile_process, 'run', stand_in)
   return asked
 
@@ -64,7 +95,11 @@ def test_asks_to_compile_the_recipe(compiled):
     "--gin.DTYPE='bfloat16'",
     '--json',
   )
-  assert json.loads(result.stdout)['compiled']['why'] == 'asked only'
+  assert result.exit_code == 0
+  found = json.loads(result.stdout)
+  assert found['fits']
+  assert found['does_not_fit_because'] is None
+  assert found['compiled']['versions'] == VERSIONS
   assert compiled == [
     (
       'v5p:4x4x4',
@@ -106,8 +141,60 @@ def test_what_cannot_fit_is_not_compiled(compiled):
   result = run(
     'plan', '--model', 'xxl', '--topology', 'v4-8', '--epsilon', '1e-4'
   )
-  assert 'take a larger slice' in ' '.join(result.output.split())
+  assert result.exit_code == 1
   assert compiled == []
+  assert result.stderr == (
+    'dst-t5x: this run does not fit on v4:2x2x1 with NUM_PARTITIONS=1: what is '
+    'kept, and the gradients, take 134.84 GiB of the 30.75 GiB of each device; '
+    'it fits with no NUM_PARTITIONS: take a larger slice\n'
+  )
+
+
+def test_a_split_that_would_fit_is_named(no_libtpu):
+  result = run(*XXL, '--num-partitions', '1', '--json')
+  assert result.exit_code == 1
+  found = json.loads(result.stdout)
+  assert not found['fits']
+  assert found['does_not_fit_because'] in result.stderr
+  assert 'NUM_PARTITIONS=2 would do' in result.stderr
+
+
+@pytest.mark.parametrize('json_too', [(), ('--json',)])
+@pytest.mark.parametrize(
+  ('needs', 'why'),
+  [
+    (
+      {'bytes_per_device': {**FITS['bytes_per_device'], 'peak': 100 * GIB}},
+      'a step takes 100.00 GiB of the 95.74 GiB of each device',
+    ),
+    ({'bytes_per_device': None, 'why': 'RESOURCE_EXHAUSTED'}, 'RESOURCE_EXHA'),
+  ],
+)
+def test_a_step_that_does_not_fit_fails(compiled, step, needs, why, json_too):
+  step.update(needs, fits=False)
+  result = run(*XXL, *json_too)
+  assert result.exit_code == 1
+  assert len(compiled) == 1
+  assert f'does not fit on v5p:4x4x4: {why}' in result.stderr
+  if json_too:
+    found = json.loads(result.stdout)
+    assert (found['fits'], found['compiled']['fits']) == (False, False)
+
+
+def test_says_what_compiled_it(compiled):
+  assert 'libtpu 1.2.3, jax 4.5.6' in run(*XXL).output
+
+
+def test_a_folder_without_libtpu_is_refused(tmp_path, monkeypatch):
+  result = run(*XXL, '--libtpu', str(tmp_path))
+  assert result.exit_code == 2
+  assert f"--libtpu names '{tmp_path}', which holds no libtpu" in result.stderr
+  monkeypatch.setenv(tpu_compiler.VARIABLE, str(tmp_path))
+  result = run(*XXL)
+  assert result.exit_code == 2
+  assert 'DST_T5X_LIBTPU names' in result.stderr
+  # Nothing is compiled, so nothing is missed.
+  assert run(*XXL, '--bytes-only').exit_code == 0
 
 
 @pytest.mark.parametrize(

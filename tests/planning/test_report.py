@@ -29,11 +29,12 @@ TUNED = step(
 FULL = step(
   3 * 2**30, 2**29, 1e12, 1e12, [('all-reduce', 100), ('all-gather', 7)]
 )
+COMPILED = {'versions': {'libtpu': '1.2.3', 'jax': '4.5.6'}}
 LOST = {'fits': False, 'why': 'Ran out of memory', 'seconds': 1.0}
 
 
 def test_share_is_of_the_tuned_step():
-  share = report.summary({'tuned': TUNED, 'full': FULL})['share']
+  share = report.summary({**COMPILED, 'tuned': TUNED, 'full': FULL})['share']
   assert share['peak_bytes'] == 0.25
   assert share['arguments_bytes'] == 0.5
   assert share['operations'] == 0.2
@@ -43,21 +44,24 @@ def test_share_is_of_the_tuned_step():
 
 
 def test_rows_show_it():
-  rows = dict(report.rows(report.summary({'tuned': TUNED, 'full': FULL})))
+  rows = dict(
+    report.rows(report.summary({**COMPILED, 'tuned': TUNED, 'full': FULL}))
+  )
   assert rows['memory of a step'] == '4.00 GiB (DST 25.0%)'
   assert rows['collectives'] == '1 all-gather (DST 0), 2 all-reduce (DST 1)'
   assert rows['fits, compiled'] == 'yes'
+  assert rows['compiled with'] == 'libtpu 1.2.3, jax 4.5.6'
 
 
 def test_without_baseline_no_share():
-  found = report.summary({'tuned': TUNED})
+  found = report.summary({**COMPILED, 'tuned': TUNED})
   assert found['share'] is None
   assert found['full'] is None
   assert dict(report.rows(found))['memory of a step'] == '4.00 GiB'
 
 
 def test_what_does_not_fit_says_why():
-  found = report.summary({'tuned': LOST, 'full': FULL})
+  found = report.summary({**COMPILED, 'tuned': LOST, 'full': FULL})
   assert (found['fits'], found['share']) == (False, None)
   rows = dict(report.rows(found))
   assert rows['fits, compiled'] == 'no: Ran out of memory'

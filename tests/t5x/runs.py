@@ -178,6 +178,31 @@ def two_processes(once: Callable, tune: Callable) -> pathlib.Path:
   return once('two_processes', build) / 'run'
 
 
+def infer_line(
+  checkpoint: pathlib.Path, out: pathlib.Path, **macros: Any
+) -> Any:
+  """The command line of `t5x.infer` on the task that all runs here learn."""
+  return command(
+    'infer',
+    MODEL,
+    TASK,
+    'runs/infer_t5x.gin',
+    CHECKPOINT_PATH=str(checkpoint),
+    INFER_OUTPUT_DIR=str(out),
+    **{'BATCH_SIZE': 100, **macros},
+  )
+
+
+def predicted(once: Callable, tuned: pathlib.Path) -> pathlib.Path:
+  """What `t5x.infer` wrote from the tuned delta, once for all tests."""
+
+  def build(folder: pathlib.Path) -> None:
+    line = infer_line(tuned / 'run/checkpoint_1800', folder / 'predictions')
+    run(line, folder).must_succeed()
+
+  return once('predicted', build) / 'predictions'
+
+
 def kill_when(
   line: list[str],
   cwd: pathlib.Path,

@@ -187,18 +187,10 @@ infer_script.infer.num_shards = 1
 
 
 def test_infer_is_the_same_from_delta_and_from_merged(
-  tuned, merged, seed, tmp_path
+  once, tuned, merged, seed, tmp_path
 ):
   """Ours from the delta; stock T5X, without us, from the merged model."""
-  files = (runs.MODEL, runs.TASK, 'runs/infer_t5x.gin')
-  ours = runs.command(
-    'infer',
-    *files,
-    CHECKPOINT_PATH=str(tuned / FINAL),
-    INFER_OUTPUT_DIR=str(tmp_path / 'ours'),
-    BATCH_SIZE=100,
-  )
-  runs.run(ours, tmp_path).must_succeed()
+  ours = runs.predicted(once, tuned)
   stock_file = tmp_path / 'stock.gin'
   stock_file.write_text(
     STOCK.replace(', models', '\nfrom t5x import models').replace(
@@ -212,7 +204,7 @@ def test_infer_is_the_same_from_delta_and_from_merged(
     INFER_OUTPUT_DIR=str(tmp_path / 'stock'),
   )
   runs.run(stock, tmp_path).must_succeed()
-  found = runs.predictions(tmp_path / 'ours')
+  found = runs.predictions(ours)
   assert found == runs.predictions(tmp_path / 'stock')
   assert len(found) == 500
 
@@ -221,9 +213,7 @@ def test_infer_is_the_same_from_delta_and_from_merged(
   dst_t5x('delta', 'export', str(tuned / FINAL), delta)
   lines = [
     json.loads(line)['inputs']['inputs_pretokenized']
-    for line in next((tmp_path / 'ours').glob('*-00001'))
-    .read_text()
-    .splitlines()
+    for line in next(ours.glob('*-00001')).read_text().splitlines()
   ]
   (tmp_path / 'inputs.txt').write_text('\n'.join(lines) + '\n')
   own = dst_t5x(

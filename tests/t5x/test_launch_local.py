@@ -38,6 +38,34 @@ def test_both_processes_took_part(once, tune):
   assert out == (run.parent / 'logs' / 'process_0.log').read_text()
 
 
+def test_two_processes_infer_what_one_does(once, tuned, tmp_path):
+  """From a delta and its seed, which each process reads for itself."""
+  line = runs.infer_line(tuned / 'run/checkpoint_1800', tmp_path / 'out')
+  done = runs.run_processes(line, tmp_path, devices=1).must_succeed()
+  found = runs.predictions(tmp_path / 'out')
+  assert len(found) == 500
+  assert found == runs.predictions(runs.predicted(once, tuned))
+  for index, log in enumerate(done.logs):
+    assert f'Process ID: {index}' in log
+    assert "Finished inference for task 'number_words'" in log
+  # Only the first one writes.
+  assert [log.count('Results written to') for log in done.logs] == [1, 0]
+
+
+@pytest.mark.slow
+def test_two_split_processes_infer_from_their_own_run(once, tune, tmp_path):
+  """2 processes × 4 devices that split every parameter, against one device."""
+  checkpoint = runs.two_processes(once, tune) / 'checkpoint_1012'
+  split = runs.infer_line(checkpoint, tmp_path / 'two', NUM_PARTITIONS=4)
+  runs.run_processes(split, tmp_path).must_succeed()
+  runs.run(
+    runs.infer_line(checkpoint, tmp_path / 'one'), tmp_path
+  ).must_succeed()
+  found = runs.predictions(tmp_path / 'two')
+  assert len(found) == 500
+  assert found == runs.predictions(tmp_path / 'one')
+
+
 @pytest.mark.skipif(
   not pathlib.Path('/proc/self/cmdline').exists(), reason='reads /proc'
 )

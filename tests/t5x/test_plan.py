@@ -18,7 +18,7 @@ from dst_t5x.arrays.paths import named_leaves
 from dst_t5x.core import methods
 from dst_t5x.hooks import axes as axes_lib
 from dst_t5x.hooks import optimizer, partitioning
-from dst_t5x.planning import parameter_bytes, recipe_plan, slices
+from dst_t5x.planning import parameter_bytes, recipe_plan, slices, tpu_compiler
 from dst_t5x.recipes import gin_flags, recipe
 from tests.t5x import libtpu
 
@@ -125,7 +125,8 @@ def test_compiles_the_recipe_for_a_slice(tmp_path):
   done = subprocess.run(
     line,
     cwd=tmp_path,
-    env={**os.environ, **libtpu.environment()},
+    # It finds libtpu by itself, as it would for a user.
+    env={**os.environ, 'DST_T5X_LIBTPU': libtpu.FOLDER or ''},
     capture_output=True,
     text=True,
     timeout=900,
@@ -137,6 +138,10 @@ def test_compiles_the_recipe_for_a_slice(tmp_path):
   assert found['not_compiled_because'] is None
   assert counted['mesh'] == {'data': 4, 'model': 4}
   assert compiled['fits']
+  assert found['fits']
+  compiler = tpu_compiler.find()
+  assert compiler is not None
+  assert compiled['versions']['libtpu'] == compiler.version
   # What is kept is handed to the step, and the batch; TPUs pad it.
   kept = counted['bytes_per_device']
   least = sum(

@@ -104,7 +104,7 @@ class TrainInitializer(restore.TrainInitializer):
       _advise_on_rate(base_rate, optimizer, plan)
 
   def _check_restore(self, method: Method) -> None:
-    """Does nothing: `user_checkpoints.without_seed` leaves nothing to restore."""
+    """Does nothing: `without_seed` leaves T5X nothing to restore."""
     del method
 
 
