@@ -141,7 +141,12 @@ def count_by_row(
   return jax.shard_map(
     sharded,
     mesh=mesh,
-    in_specs=(PartitionSpec(mesh.axis_names), *(everywhere,) * 3),
+    in_specs=(
+      PartitionSpec(mesh.axis_names),
+      everywhere,
+      everywhere,
+      everywhere,
+    ),
     out_specs=everywhere,
     check_vma=False,
   )(scores.values, thresholds, ties, skip)
