@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dst_t5x.arrays.counts import is_count
 from dst_t5x.arrays.paths import named_leaves
 from dst_t5x.core import silos as silos_lib
 from dst_t5x.core.budgets import allocate
@@ -159,12 +158,13 @@ def check_budget(
     SiloError: if they are wrong; neither of them is not, here.
 
   Example:
+    >>> from dst_t5x.core import methods
     >>> check_budget(methods.dst(), epsilon=0.1)
   """
   if epsilon is None and budget is None:
     return
   _check_takes_budget(method, epsilon, budget)
-  if is_count(budget) and budget < 1:
+  if isinstance(budget, int) and budget < 1:
     raise SiloError(f'budget={budget} must be at least 1')
   allocate((_LARGER_THAN_MODELS,), epsilon=epsilon, budget=budget)
 

@@ -45,7 +45,10 @@ def shapes(**arrays):
     ),
     ({'inner_state': 'none'}, "INNER_STATE: 'full' there, 'none' here"),
     ({'keep_first': True}, 'TRACK_OVERLAP: False there, True here'),
-    ({'method': methods.id3()}, "METHOD's name: 'dst' there, 'id3' here"),
+    (
+      {'method': methods.dst_no_churn()},
+      "METHOD's name: 'dst' there, 'dst_no_churn' here",
+    ),
     (
       {'seed': {'location': 'other', 'fingerprint': 'sha256:1'}},
       'INITIAL_CHECKPOINT_PATH (the seed): seed (sha256:0…) there',

@@ -223,7 +223,7 @@ def test_infer_with_another_seed(begun, refuses, tmp_path):
 def test_infer_with_a_seed_that_was_moved(
   begun, refuses, tmp_path, monkeypatch
 ):
-  opened = delta_checkpoint.open_checkpoint(str(begun / 'checkpoint_1001'))
+  opened = delta_checkpoint.must_open(str(begun / 'checkpoint_1001'))
   seed = {**opened.manifest['seed'], 'location': str(tmp_path / 'moved')}
   moved = opened._replace(manifest={**opened.manifest, 'seed': seed})
   monkeypatch.setattr(
