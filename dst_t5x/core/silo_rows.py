@@ -137,9 +137,11 @@ def by_path(silos: Silos, x: Shaped[Array, ' rows']) -> dict[str, Array]:
 
   Example:
     >>> from dst_t5x.core.silos import assign
-    >>> silos = assign({'w': (2,), 'u': (3, 4)}, stack_axes={'u': 1})
+    >>> silos = assign(
+    ...   {'w': (2,), 'layers/u': (3, 4)}, stack_axes={'layers/u': 1}
+    ... )
     >>> {p: v.tolist() for p, v in by_path(silos, jnp.arange(5)).items()}
-    {'w': 0, 'u': [1, 2, 3, 4]}
+    {'w': 0, 'layers/u': [1, 2, 3, 4]}
   """
   padded = jnp.append(x, jnp.zeros_like(x[:1]))
   parts, start = {}, 0
