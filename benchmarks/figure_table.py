@@ -200,7 +200,7 @@ FIGURES: Mapping[str, Figure] = {
     document='gin/README.md',
     text='The first run reached {after_400} % exact match after 400 steps, '
     '{after_800} % after 800 and {after_1200} % after 1,200',
-    command=command_of('gin/README.md', 'python -m t5x.train'),
+    command=command_of('gin/README.md', 'runs/finetune_t5x.gin'),
     epsilon='0.01',
     costs='7 minutes',
     read=_t5x_run,

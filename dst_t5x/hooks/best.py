@@ -51,6 +51,23 @@ def checkpointer(metric: str | None, mode: str = 'max') -> Any:
   )
 
 
+def monitored(checkpointer_cls: Any) -> str | None:
+  """Returns the metric by which T5X keeps checkpoints, as its manager asks it.
+
+  Args:
+    checkpointer_cls: of T5X's `SaveCheckpointConfig`.
+
+  Returns:
+    The metric; None where the newest are kept.
+
+  Example:
+    >>> monitored(checkpointer('train/loss', 'min')), monitored(None)
+    ('train/loss', None)
+  """
+  options = getattr(checkpointer_cls, 'keywords', {})
+  return options.get('metric_name_to_monitor')
+
+
 def warn_if_unscored(model_dir: str, metric: str) -> None:
   """Warns if a run has checkpoints, and none of them a value of its metric.
 

@@ -245,7 +245,7 @@ def test_a_method_that_nothing_reads_is_refused():
     ([TINY, FINETUNE, ON_TOP[1]], [SEED], 'methods/dst.gin'),
     ([*ON_TOP], [], 'give your own --gin_file'),
     ([TINY, FINETUNE, *ON_TOP], [SEED, 'EPSILON = 1.5'], 'epsilon=1.5'),
-    ([TINY, FINETUNE, *ON_TOP], [SEED, 'BUDGET = 0'], 'BUDGET'),
+    ([TINY, FINETUNE, *ON_TOP], [SEED, 'BUDGET = 0'], 'budget=0'),
     (
       [TINY, FINETUNE, *ON_TOP],
       [SEED, 'train_script.train.use_orbax = False'],

@@ -7,7 +7,7 @@ from absl import logging
 
 from dst_t5x.core import plans, rates
 from dst_t5x.core.methods import Method, SiloScheme
-from dst_t5x.hooks import restore, steps
+from dst_t5x.hooks import best, restore, steps
 from dst_t5x.hooks.base_rate import BaseRate
 from dst_t5x.hooks.on_top.user_checkpoints import OnTopError, restored_path
 from dst_t5x.hooks.optimizer import Selective
@@ -98,6 +98,7 @@ class TrainInitializer(restore.TrainInitializer):
       base_rate=None
       if base_rate is None
       else BaseRate(base_rate, False, 'base_learning_rate'),
+      best_metric=best.monitored(save.checkpointer_cls) if save else None,
     )
     if base_rate is not None and factors == 'constant':
       plan = optimizer.plan(self.global_train_state_shape.params)
