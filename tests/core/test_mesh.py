@@ -40,6 +40,12 @@ PARTLY = {
   'encoder/layers_0/attention/query/kernel': P('data'),
   'norm/scale': P(),
 }
+# The scanned layers lie on different devices.
+BY_LAYER = {
+  'encoder/layers/mlp/wi/kernel': P(None, 'data', 'model'),
+  'encoder/layers_0/attention/query/kernel': P(None, 'model'),
+  'norm/scale': P(),
+}
 
 
 def partitioning_of(name):
@@ -49,6 +55,7 @@ def partitioning_of(name):
     '8, replicated': ((8,), ('data',), REPLICATED),
     '2x4, sharded': ((2, 4), ('data', 'model'), SHARDED),
     '2x4, partly sharded': ((2, 4), ('data', 'model'), PARTLY),
+    '2x4, by layer': ((2, 4), ('data', 'model'), BY_LAYER),
   }[name]
   devices = np.asarray(jax.devices()[:8]).reshape(shape)
   return counting.Partitioning(Mesh(devices, axes), specs)
@@ -72,7 +79,7 @@ METHODS = {
 }
 # Every method on one mesh; the default on all.
 CASES = [(name, '2x4, partly sharded') for name in METHODS] + [
-  ('dst', name) for name in LAYOUTS[:2]
+  ('dst', name) for name in (*LAYOUTS[:2], '2x4, by layer')
 ]
 
 
