@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from dst_t5x.arrays import fingerprints, known_names, paths
+from dst_t5x.arrays import fingerprints, known_names, paths, quoting
 from dst_t5x.arrays.source import Source
 from dst_t5x.seeds import layouts, own_layout
 from dst_t5x.seeds.errors import SeedError
@@ -189,8 +189,8 @@ def check_params(
     origin: where the parameters came from, for the error.
 
   Raises:
-    SeedError: naming every parameter that is missing, not expected, or of
-      another shape or dtype.
+    SeedError: naming the first parameters that are missing, not expected, or
+      of another shape or dtype, and how many more there are.
 
   Example:
     >>> check_params({'scale': np.ones(2)}, {'scael': np.ones(2)}, origin='a')
@@ -214,7 +214,12 @@ def check_params(
   for path in sorted(expected):
     if path in flat:
       problems += _differences(path, flat[path], expected[path])
-  if any(' has dtype ' in problem for problem in problems):
+  number = len(problems)
+  has_other_dtype = any(' has dtype ' in problem for problem in problems)
+  problems = problems[: quoting.MOST_NAMES]
+  if number > len(problems):
+    problems.append(f'and {number - len(problems)} more differences')
+  if has_other_dtype:
     problems.append(
       '(dst-t5x seed convert --dtype writes a seed of another dtype)'
     )
