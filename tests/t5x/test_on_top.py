@@ -290,6 +290,7 @@ def test_what_the_user_binds_stays(no_values):
     'utils.SaveCheckpointConfig.period = 77',
     'adafactor.Adafactor.decay_rate = 0.7',
     'SILOS = "tensor"',
+    'SILO_METRICS = True',
   ):
     assert gin.query_parameter(trainer_cls).selector.endswith('checked_trainer')
     arguments, initializer = _begin(no_values)
@@ -297,6 +298,7 @@ def test_what_the_user_binds_stays(no_values):
     assert trainer.selector.endswith('trainer.Trainer')
     computer = gin.query_parameter('trainer.Trainer.weight_metrics_computer')
     assert computer.configurable.wrapped is subset_metrics.SubsetMetrics
+    assert gin.get_configurable(subset_metrics.SubsetMetrics)()._by_silo
   optimizer = initializer._optimizer_def
   assert optimizer.random_seed == 7
   assert optimizer.silo_scheme == 'tensor'

@@ -211,7 +211,10 @@ def _metrics(config: Config, parameters: Mapping[str, Any]) -> dict[str, Any]:
   if not takes_some or parameter in config.get(key, {}):
     logging.info('%s keeps its own weight metrics.', trainer_cls)
     return {}
-  return {f'{_name(key)}.{parameter}': _value(f'@{_METRICS}()')}
+  values = {f'{_name(key)}.{parameter}': _value(f'@{_METRICS}()')}
+  if _is_bound(config, 'SILO_METRICS'):
+    values[f'{_METRICS}.by_silo'] = _value('%SILO_METRICS')
+  return values
 
 
 def _main(config: Config) -> tuple[str, Mapping[str, Any]]:

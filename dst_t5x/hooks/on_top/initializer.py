@@ -37,7 +37,8 @@ class TrainInitializer(restore.TrainInitializer):
     budget: number of parameters (count), instead of `epsilon`.
     silos: scheme or rules instead of the method's own.
     inner_state: 'full' saves the inner optimizer's state, 'none' leaves it out.
-    track_overlap: whether a metric compares the subset with the first step's.
+    track_overlap: whether a metric compares the subset with the first step's;
+      None for what the run that goes on does.
 
   Raises:
     OnTopError: if there is no seed, or the seed cannot be read as the
@@ -67,7 +68,7 @@ class TrainInitializer(restore.TrainInitializer):
     budget: int | None = None,
     silos: SiloScheme | None = None,
     inner_state: str = 'full',
-    track_overlap: bool = False,
+    track_overlap: bool | None = None,
   ):
     seed_path = seed_path or restored_path(checkpoint_cfg)
     start = steps.of_seed(seed_path)
