@@ -228,7 +228,10 @@ def _count_stack(
   if x.shape[0] == len(stack.rows) == 1:
     return count(jnp.int32(0))[None]
   return jax.lax.fori_loop(
-    0, x.shape[0], lambda i, c: c.at[first + i].set(count(i)), counts
+    jnp.int32(0),
+    jnp.int32(x.shape[0]),
+    lambda i, c: c.at[first + i].set(count(jnp.int32(i))),
+    counts,
   )
 
 

@@ -229,15 +229,16 @@ def _choose(
     budgets = schedules.target(schedule, state.count, plan.budgets)
     # The next step chooses anew; what ties now is not worth its compile time.
     search = thresholds.dropping_ties(plan.method.threshold)
+
+    def find() -> SearchResult:
+      return search(scores, plan.silos, budgets, state.carry, plan.partitioning)
+
     # This branch is always taken. What a branch reads is computed once before
     # it, on a CPU as well, whose compiler heeds no other barrier.
-    result = jax.lax.cond(
-      state.count >= 0,
-      lambda: search(
-        scores, plan.silos, budgets, state.carry, plan.partitioning
-      ),
-      lambda: _nothing(state),
+    nothing = jax.tree.map(
+      lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(find)
     )
+    result = jax.lax.cond(state.count >= 0, find, lambda: nothing)
     masks = subsets.chosen(scores, plan.silos, result)
     size = result.selected
     churn = jnp.int32(-1)

@@ -29,6 +29,8 @@ FOREIGN = {
   '--seqio_additional_cache_dirs': 'T5X',
   '--tasks': 'seqio_cache_tasks',
   '--output_cache_dir': 'seqio_cache_tasks',
+  '--no-deps': 'pip',
+  '--target': 'pip',
 }
 
 

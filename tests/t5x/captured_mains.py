@@ -23,6 +23,11 @@ THIS = sys.modules[__name__]
 # tensorflow_serving.
 ABSENT = ('t5', 't5.data', 't5.data.mixtures', 't5.data.tasks')
 EXPORTS = 't5x.export_lib'
+# What gin calls that of which each main knows another, or one alone.
+_OF_ONE_MAIN = (
+  't5x.examples.',
+  *(f'{main}_script.' for main in ('train', 'eval', 'infer')),
+)
 
 
 def train(
@@ -82,7 +87,7 @@ def read(
       if parent:
         patch.setattr(sys.modules[parent], child, module, raising=False)
     patch.setitem(sys.modules, EXPORTS, _Anything(EXPORTS))
-    _forget_examples(patch)
+    _forget_others(patch)
     for folder in gin_path.search_paths():
       gin.add_config_file_search_path(str(folder))
     gin.clear_config()
@@ -109,8 +114,8 @@ class _Anything(types.ModuleType):
     return function
 
 
-def _forget_examples(patch: pytest.MonkeyPatch) -> None:
-  """Hides the networks that other tests have read from gin.
+def _forget_others(patch: pytest.MonkeyPatch) -> None:
+  """Hides the mains and networks that other tests have read from gin.
 
   A main reads one configuration, some of which name their network by a name
   that is ambiguous beside those of others.
@@ -118,7 +123,7 @@ def _forget_examples(patch: pytest.MonkeyPatch) -> None:
   registry = gin_config._REGISTRY
   kept = type(registry)()
   for selector, configurable in registry.items():
-    if not selector.startswith('t5x.examples.'):
+    if not selector.startswith(_OF_ONE_MAIN):
       kept[selector] = configurable
   patch.setattr(gin_config, '_REGISTRY', kept)
   known = {id(configurable) for _, configurable in kept.items()}

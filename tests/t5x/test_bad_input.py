@@ -88,9 +88,9 @@ def copied(begun, tmp_path):
       ('belongs to another run', 'EPSILON: 0.01 there, 0.02 here'),
     ),
     (
-      {'TRACK_OVERLAP': False, 'INNER_STATE': 'none'},
+      {'TRACK_OVERLAP': True, 'INNER_STATE': 'none'},
       (
-        'TRACK_OVERLAP: True there, False here',
+        'TRACK_OVERLAP: False there, True here',
         "INNER_STATE: 'full' there, 'none' here",
       ),
     ),

@@ -112,9 +112,10 @@ class Run:
     }
     self.partitioner = partitioning.Partitioner(num_partitions=1)
     self.compiled: dict[Any, Any] = {}
+    self.shapes: dict[Any, Any] = {}
 
   def initializer(self, dtypes: Any = None) -> restore.TrainInitializer:
-    return restore.TrainInitializer(
+    made = restore.TrainInitializer(
       Selective(
         inner.Optax(optax.adam),
         self.method,
@@ -126,7 +127,11 @@ class Run:
       seed_path=self.seed_path,
       model_dir=str(self.folder / 'run'),
       total_steps=100,
+      restore_dataset=False,
     )
+    # T5X makes its manager before the run has its parameters; see `model_info`.
+    self.shapes[made] = made.global_train_state_shape
+    return made
 
   def to_infer(self, checkpoint: Any) -> restore.InferenceInitializer:
     return restore.InferenceInitializer(
@@ -141,7 +146,9 @@ class Run:
     """What saves and restores in T5X; `dtype` as a configuration names it."""
     return checkpoints.OrbaxCheckpointManagerInterface(
       directory=str(self.folder / 'run'),
-      train_state=initializer.global_train_state_shape,
+      train_state=self.shapes.get(
+        initializer, initializer.global_train_state_shape
+      ),
       partitioner=self.partitioner,
       save_dtype=jnp.dtype(dtype) if dtype else None,
       restore_dtype=jnp.dtype(dtype) if dtype else None,
