@@ -103,11 +103,24 @@ def _t5x_step(folder: pathlib.Path) -> Texts:
   }
 
 
+def _start_up(folder: pathlib.Path) -> Texts:
+  runs = {
+    (run['layers'], run['method']): sum(
+      run['phases'][phase]['cpu'] for phase in ('begin', 'save', 'compile')
+    )
+    for run in _json(folder, 'start_up.json')['runs']
+  }
+  return {
+    f'layers_{layers}': f'{runs[layers, "dst"] / runs[layers, "full"]:.2f}'
+    for layers in (2, 6, 12)
+  }
+
+
 def _delta_size(folder: pathlib.Path) -> Texts:
   (row,) = (
     row
     for row in _json(folder, 'delta_size.json')
-    if (row['size'], row['epsilon']) == ('small', 1e-4)
+    if (row['model'], row['epsilon']) == ('small', 1e-4)
   )
   return {'over_bound': f'{row["position_bits_over_bound"]:.3f}'}
 
@@ -219,14 +232,25 @@ FIGURES: Mapping[str, Figure] = {
   ),
   't5x_step': Figure(
     document='README.md',
-    text="in T5X's own step with Adafactor {exact}, or {reported} with all "
-    'metrics at every step (`benchmarks/t5x_step.py`, processor time)',
+    text="in T5X's own step with Adafactor {exact}, or {reported} with metrics "
+    'at every step (`benchmarks/t5x_step.py`)',
     command='python benchmarks/t5x_step.py --variant exact --variant reported '
     '--json t5x_step.json',
     epsilon='1e-4',
     costs='6 minutes',
     read=_t5x_step,
     packages=('flax', 't5x'),
+  ),
+  'start_up': Figure(
+    document='README.md',
+    text='until its first step T5X works {layers_2}, {layers_6} and '
+    '{layers_12} times as long at 2 + 2, 6 + 6 and 12 + 12 layers of tiny '
+    'width (`benchmarks/start_up.py`)',
+    command='python benchmarks/start_up.py --json start_up.json',
+    epsilon='0.01',
+    costs='5 minutes',
+    read=_start_up,
+    packages=('flax', 't5x', 'seqio', 'tensorflow'),
   ),
   'delta_size': Figure(
     document='README.md',
