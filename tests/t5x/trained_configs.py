@@ -68,9 +68,6 @@ TRAINED = {
   'train_t5_tiny': Trained(
     (f'{_T5}/t5_1_1/examples/test_train_t5_tiny.gin',), (_ONE,)
   ),
-  'train_eval_t5_tiny': Trained(
-    (f'{_T5}/t5_1_1/examples/test_train_eval_t5_tiny.gin',), (_ONE,)
-  ),
   't5_local_tiny': Trained(
     (f'{_T5}/t5_1_1/base.gin', _PRETRAIN, f'{_T5}/local_tiny.gin'),
     (_DROPOUT,),
