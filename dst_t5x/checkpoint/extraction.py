@@ -118,7 +118,7 @@ def _counter(place: TensorPlace) -> Any:
 
   def local(*operands: Array) -> Array:
     mask = _subset(operands)
-    spec = shards.mesh_axes(place.spec, mask.ndim)
+    spec = mesh_index.by_dimension(place.spec, mask.ndim)
     dims = tuple(d for d in range(mask.ndim) if d != axis)
     counts = jnp.atleast_1d(jnp.sum(mask, dims, dtype=jnp.int32))
     # Of devices with the same shard only the first counts.
@@ -137,7 +137,7 @@ def _finder(place: TensorPlace, size: int) -> Any:
   mesh, _, axis = place
 
   def local(layer: Array, *operands: Array) -> tuple[Array, Array]:
-    spec = shards.mesh_axes(place.spec, operands[0].ndim)
+    spec = mesh_index.by_dimension(place.spec, operands[0].ndim)
     reports = shards.copy_index(mesh, spec) == 0
     if axis is not None:
       length = operands[0].shape[axis]

@@ -13,9 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
 from dst_t5x.arrays import mesh_index
-
-# The mesh axes of every dimension.
-Spec = tuple[tuple[str, ...], ...]
+from dst_t5x.arrays.mesh_index import Spec
 
 
 class SiloPart(NamedTuple):
@@ -30,19 +28,6 @@ class SiloPart(NamedTuple):
   path: str
   layer: int | None
   axis: int | None
-
-
-def mesh_axes(spec: PartitionSpec, ndim: int) -> Spec:
-  """Returns the mesh axes of every dimension of a tensor.
-
-  Example:
-    >>> mesh_axes(PartitionSpec('model'), 2)
-    (('model',), ())
-  """
-  names = [
-    () if d >= len(spec) or spec[d] is None else spec[d] for d in range(ndim)
-  ]
-  return tuple(n if isinstance(n, tuple) else (n,) for n in names)
 
 
 def extent(
@@ -68,9 +53,7 @@ def extent(
 def copy_index(mesh: Mesh, spec: Spec) -> Array:
   """Returns which of the devices with the same shard this one is."""
   used = {name for names in spec for name in names}
-  return mesh_index.linear_index(
-    mesh, tuple(a for a in mesh.axis_names if a not in used)
-  )
+  return mesh_index.linear_index(mesh, mesh_index.copies(mesh, used).axes)
 
 
 def replicated(mesh: Mesh, array: np.ndarray) -> jax.Array:

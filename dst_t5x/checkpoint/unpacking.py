@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array
 
-from dst_t5x.arrays import flat_access
+from dst_t5x.arrays import flat_access, mesh_index
 from dst_t5x.checkpoint import extraction, shards
 from dst_t5x.checkpoint.extraction import TensorPlace
 from dst_t5x.checkpoint.packing import Packed, silo_parts
@@ -147,7 +147,7 @@ def _putter(place: TensorPlace) -> Any:
   def local(
     base: Array, number: Array, layers: Array, rest: Array, values: Array
   ) -> Array:
-    spec = shards.mesh_axes(place.spec, base.ndim)
+    spec = mesh_index.by_dimension(place.spec, base.ndim)
     here = jnp.arange(rest.shape[0]) < number
     index: list[Any] = [None] * base.ndim
     for d in reversed(range(base.ndim)):

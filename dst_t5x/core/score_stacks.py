@@ -13,7 +13,7 @@ of them keeps it, and the others keep −1, which is never counted.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -158,11 +158,11 @@ def own_starts(stack: Stack, mesh: Mesh | None) -> tuple[Array, ...]:
   sizes = _shard_shape(stack, mesh)
   for d, axes in enumerate(stack.spec):
     starts[d] = mesh_index.linear_index(mesh, axes) * sizes[d]
-  copies, number = _copies(stack, mesh)
-  d = _split_axis(stack, mesh)
+  holders = _holders(stack, mesh)
+  d = holders.split
   if d is not None:
-    index = mesh_index.linear_index(mesh, copies)
-    starts[d] += index * (sizes[d] // number)
+    index = mesh_index.linear_index(mesh, holders.axes)
+    starts[d] += index * (sizes[d] // holders.number)
   return tuple(starts)
 
 
@@ -175,9 +175,9 @@ def _stacks(
     rows = tuple(range(start, start + len(ids)))
     start += len(ids)
     shape = table.operands[path][0].shape
-    spec: Sequence[tuple[str, ...]] = [()] * len(shape)
+    spec = ((),) * len(shape)
     if partitioning is not None:
-      spec = _spec_by_axis(partitioning.specs[path], len(shape))
+      spec = mesh_index.by_dimension(partitioning.specs[path], len(shape))
     kept = [d for d in range(len(shape)) if d != axis]
     new = Stack(
       rows=rows,
@@ -202,14 +202,6 @@ def _stacks(
   return tuple(alike.values())
 
 
-def _spec_by_axis(spec: PartitionSpec, ndim: int) -> list[tuple[str, ...]]:
-  axes = [
-    () if names is None else names if isinstance(names, tuple) else (names,)
-    for names in spec
-  ]
-  return axes + [()] * (ndim - len(axes))
-
-
 def _values(
   stack: Stack,
   fn: Callable[..., Array],
@@ -221,20 +213,12 @@ def _values(
   for path, axis in stack.members:
     scores = fn(*operands[path])
     rows = scores[None] if axis is None else jnp.moveaxis(scores, axis, 0)
-    parts.append(rows if mesh is None else _own_part(stack, rows, mesh))
+    if mesh is not None:
+      (rows,) = mesh_index.own_parts(
+        (rows,), _holders(stack, mesh), mesh, nothing=-1, leading=1
+      )
+    parts.append(rows)
   return parts[0] if len(parts) == 1 else jax.lax.concatenate(parts, 0)
-
-
-def _own_part(stack: Stack, rows: Array, mesh: Mesh) -> Array:
-  copies, number = _copies(stack, mesh)
-  if number == 1:
-    return rows
-  index = mesh_index.linear_index(mesh, copies)
-  d = _split_axis(stack, mesh)
-  if d is None:
-    return jnp.where(index == 0, rows, jnp.full_like(rows, -1))
-  width = rows.shape[d + 1] // number
-  return jax.lax.dynamic_slice_in_dim(rows, index * width, width, d + 1)
 
 
 def _shard_shape(stack: Stack, mesh: Mesh) -> tuple[int, ...]:
@@ -244,17 +228,7 @@ def _shard_shape(stack: Stack, mesh: Mesh) -> tuple[int, ...]:
   )
 
 
-def _copies(stack: Stack, mesh: Mesh) -> tuple[list[str], int]:
-  """Returns the axes of the mesh along which devices hold the same part."""
+def _holders(stack: Stack, mesh: Mesh) -> mesh_index.Copies:
+  """Returns which devices hold the same part of the rows."""
   sharded = {a for axes in (*stack.spec, stack.row_spec) for a in axes}
-  axes = [a for a in mesh.axis_names if a not in sharded]
-  return axes, math.prod(mesh.shape[a] for a in axes)
-
-
-def _split_axis(stack: Stack, mesh: Mesh) -> int | None:
-  """Returns the axis of a row along which such devices share the work."""
-  _, number = _copies(stack, mesh)
-  for d, size in enumerate(_shard_shape(stack, mesh)):
-    if number > 1 and size and size % number == 0:
-      return d
-  return None
+  return mesh_index.copies(mesh, sharded, _shard_shape(stack, mesh))

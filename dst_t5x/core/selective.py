@@ -261,7 +261,14 @@ def _choose(
       return new_masks, result._replace(cutoff=None)
 
     def stay(masks: subsets.Masks) -> tuple[subsets.Masks, SearchResult]:
-      return masks, _nothing(state)
+      return masks, SearchResult(
+        threshold=state.metrics.threshold,
+        cutoff=None,
+        selected=jnp.zeros_like(held),
+        carry=state.carry,
+        nonfinite=jnp.zeros_like(state.nonfinite),
+        passes=jnp.int32(0),
+      )
 
     # Past its last step a schedule adds nothing more, not even where scores of
     # 0 left some of the budget: what is chosen once is never chosen again.
@@ -279,18 +286,6 @@ def _choose(
       threshold=result.threshold,
       passes=result.passes,
     ),
-  )
-
-
-def _nothing(state: SelectiveState) -> SearchResult:
-  """Returns what a search returns that selects nothing."""
-  return SearchResult(
-    threshold=state.metrics.threshold,
-    cutoff=None,
-    selected=jnp.zeros_like(state.metrics.subset_size),
-    carry=state.carry,
-    nonfinite=jnp.zeros_like(state.nonfinite),
-    passes=jnp.int32(0),
   )
 
 

@@ -113,20 +113,6 @@ def checkpoint_to_infer_from(
   return delta_checkpoint.open_checkpoint(newest) if newest else None
 
 
-def keeps_first(model_dir: str) -> bool:
-  """Returns whether a run that goes on keeps the subset of its first step.
-
-  Args:
-    model_dir: where the run keeps its checkpoints.
-
-  Returns:
-    What the newest checkpoint says; False if there is none.
-  """
-  newest = delta_checkpoint.latest(model_dir) if model_dir else None
-  saved = delta_checkpoint.open_checkpoint(newest) if newest else None
-  return saved is not None and bool(saved.manifest.get('keep_first'))
-
-
 class Newest(NamedTuple):
   """The newest checkpoint in MODEL_DIR.
 

@@ -109,7 +109,14 @@ class TrainInitializer(utils.TrainStateInitializer):
     before_run.check_steps(total_steps, self._start)
     optimizer_def.set_total_steps(total_steps - self._start)
     optimizer_def.set_model_dir(model_dir, best_metric)
-    optimizer_def.follow(before_run.keeps_first(model_dir))
+    newest = before_run.newest_checkpoint(
+      model_dir,
+      shards=partitioner.get_data_layout().num_shards
+      if restore_dataset
+      else None,
+    )
+    if newest is not None and newest.delta is not None:
+      optimizer_def.follow(bool(newest.delta.manifest.get('keep_first')))
     super().__init__(
       optimizer_def=optimizer_def,
       init_fn=init_fn,
@@ -134,12 +141,6 @@ class TrainInitializer(utils.TrainStateInitializer):
     sharded.check(self._source, named_leaves(shapes.params))
     self._fingerprint = sharded.fingerprint(self._source)
     optimizer_def.set_partitioning(self._parameters)
-    newest = before_run.newest_checkpoint(
-      model_dir,
-      shards=self._partitioner.get_data_layout().num_shards
-      if restore_dataset
-      else None,
-    )
     self._keeper = self._make_keeper(shapes.params, newest, inner_state)
     if self._keeper is not None:
       _use_keeper(self, delta_state.DeltaTrainState, self._keeper)

@@ -17,7 +17,6 @@ subset_share/MODULE       fraction of the subset that lies in the module
 T5X writes the mean over the steps since its last row, STATS_PERIOD of them.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -183,7 +182,7 @@ def moves(
 
     def local(operands: Mapping[str, tuple[Array, ...]]) -> Array:
       sums = [
-        _row_sums(*_own_part(each, placed.specs[path], placed.mesh))
+        _row_sums(*_own_parts(each, placed.specs[path], placed.mesh))
         for path, each in operands.items()
       ]
       return jax.lax.psum(_totals(sums), placed.mesh.axis_names)
@@ -257,30 +256,15 @@ def _totals(row_sums: Sequence[tuple[Array, ...]]) -> Array:
   return jnp.stack([jnp.sum(x.astype(jnp.float32)) for x in blocks])
 
 
-def _own_part(
+def _own_parts(
   shards: tuple[Array, ...], spec: PartitionSpec, mesh: Mesh
 ) -> list[Array]:
   """Returns the part of a tensor's shards that this device sums up.
 
-  Devices with the same shard split it along an axis that they divide; where
-  there is none, the first of them takes all of it, and the others zeros, which
-  are in no subset.
+  What is not its own is zeros, which are in no subset.
   """
-  sharded = {
-    name
-    for names in spec
-    if names is not None
-    for name in (names if isinstance(names, tuple) else (names,))
-  }
-  copies = [name for name in mesh.axis_names if name not in sharded]
-  number = math.prod(mesh.shape[name] for name in copies)
-  if number == 1:
-    return list(shards)
-  index = mesh_index.linear_index(mesh, copies)
-  for d, length in enumerate(shards[0].shape):
-    if length and length % number == 0:
-      width = length // number
-      return [
-        jax.lax.dynamic_slice_in_dim(x, index * width, width, d) for x in shards
-      ]
-  return [jnp.where(index == 0, x, jnp.zeros_like(x)) for x in shards]
+  shape = shards[0].shape
+  names = mesh_index.by_dimension(spec, len(shape))
+  sharded = {name for each in names for name in each}
+  holders = mesh_index.copies(mesh, sharded, shape)
+  return mesh_index.own_parts(shards, holders, mesh, nothing=0)
